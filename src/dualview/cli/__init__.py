@@ -1,0 +1,45 @@
+"""The `dualview` command. Each sub-command is one small module of this package with `HELP`, `add_arguments` and `run`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+
+from dualview import __version__
+from dualview.errors import DualViewError
+
+
+def command_modules() -> dict[str, str]:
+    """Sub-command name -> module name, found by looking into this package (`import_weights.py` is `import-weights`)."""
+    return {m.name.replace("_", "-"): f"{__name__}.{m.name}" for m in pkgutil.iter_modules(__path__)
+            if not m.name.startswith("_")}  # fmt: skip
+
+
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The parser of `dualview`; with `only`, just that sub-command is imported, so `--help` and start-up stay quick."""
+    parser = argparse.ArgumentParser(prog="dualview", description=__doc__.split("\n")[0])
+    parser.add_argument("--version", action="version", version=f"dualview {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, module_name in sorted(command_modules().items()):
+        if only in (None, name):
+            module = importlib.import_module(module_name)
+            command = commands.add_parser(name, help=module.HELP, description=module.__doc__)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point: returns the exit status; errors that we raise on purpose are printed as one sentence."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    only = arguments[0] if arguments and arguments[0] in command_modules() else None
+    parsed = build_parser(only).parse_args(arguments)
+    try:
+        return int(parsed.run(parsed) or 0)
+    except DualViewError as error:
+        print(f"dualview {parsed.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

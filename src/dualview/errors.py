@@ -1,0 +1,29 @@
+"""The errors that users see. Every message says what is wrong and what to do about it."""
+
+
+class DualViewError(Exception):
+    """Base of all errors that dualview raises on purpose; the command line prints it without a traceback."""
+
+
+class ConfigError(DualViewError):
+    """A rig file, a detector config, a recipe or a parameter can't be used as it is."""
+
+
+class BagError(DualViewError):
+    """A recording can't be read, lacks a topic that is needed, or can't be written."""
+
+
+class CalibrationError(DualViewError):
+    """Intrinsics, a distortion model or an extrinsic transform can't be used."""
+
+
+class ImageError(DualViewError):
+    """One image can't be decoded or doesn't fit its calibration; the camera is masked for that frame."""
+
+
+class TransformError(DualViewError):
+    """A pose that is needed is not in the transform tree at that time."""
+
+
+class WeightsError(DualViewError):
+    """A checkpoint can't be found, doesn't fit the network, or is of a kind that is refused."""

@@ -1,0 +1,1 @@
+"""From sensor messages and recordings to `SurroundFrame` and `Annotations`."""
