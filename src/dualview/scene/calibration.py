@@ -16,6 +16,7 @@ class CameraCalibration:
 
     width, height: px of the image as recorded. intrinsics [3, 3] float64 px, in ROS' convention (pixel centres are whole
     numbers). distortion_model: a name from ROS, '' for a rectified image; distortion [D] float64 in OpenCV's order.
+    rectified_intrinsics [3, 3]: the pinhole camera that the image is undistorted to (the left of ROS' P); `intrinsics` where None.
 
     Raises CalibrationError, naming what is wrong, for sizes or focal lengths that are not positive, for numbers that are not
     finite, for an unknown distortion model, and for a number of coefficients that the model can't have.
@@ -26,6 +27,7 @@ class CameraCalibration:
     intrinsics: np.ndarray
     distortion_model: str = ""
     distortion: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    rectified_intrinsics: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         intrinsics = np.asarray(self.intrinsics, dtype=np.float64).reshape(3, 3)
@@ -64,10 +66,18 @@ class CameraCalibration:
         """True if pixels follow the pinhole model without undistortion."""
         return self.distortion_model == ""
 
+    @property
+    def pinhole_intrinsics(self) -> np.ndarray:
+        """Intrinsics [3, 3] float64 of the undistorted image at the recorded size, pixel centres on whole numbers."""
+        if self.is_rectified or self.rectified_intrinsics is None:
+            return self.intrinsics
+        return self.rectified_intrinsics
+
     def same_as(self, other: CameraCalibration) -> bool:
         """Equal in every number (dataclass equality doesn't work on arrays)."""
         return (
             (self.width, self.height, self.distortion_model) == (other.width, other.height, other.distortion_model)
             and np.array_equal(self.intrinsics, other.intrinsics)
             and np.array_equal(self.distortion, other.distortion)
+            and np.array_equal(self.pinhole_intrinsics, other.pinhole_intrinsics)
         )
