@@ -1,0 +1,30 @@
+"""Feature pyramid: every level sees the coarser ones (Lin et al. 2017, figure 3)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class FeaturePyramid(nn.Module):
+    """1x1 lateral convolutions, a top-down path with nearest upsampling, and a 3x3 convolution on each level.
+
+    in_channels: of the backbone's maps, fine to coarse. All outputs have `out_channels`. No norm and no activation, with
+    biases, as in the common detectors.
+    """
+
+    def __init__(self, in_channels: tuple[int, ...], out_channels: int) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(channels, out_channels, 1) for channels in in_channels)
+        self.output = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, padding=1) for _ in in_channels)
+        for layer in (*self.lateral, *self.output):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """Maps [M, in_channels[i], h_i, w_i], fine to coarse -> maps [M, out_channels, h_i, w_i]."""
+        merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
+        for level in range(len(merged) - 2, -1, -1):
+            coarser = functional.interpolate(merged[level + 1], size=merged[level].shape[-2:], mode="nearest")
+            merged[level] = merged[level] + coarser
+        return [output(feature) for output, feature in zip(self.output, merged, strict=True)]

@@ -1,0 +1,104 @@
+"""Image backbones: any network of timm that gives feature maps, addressed by name and by stride."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dualview.networks.torchvision_shim import import_timm
+
+_RESNET_LAYERS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
+
+
+class ImageBackbone(nn.Module):
+    """Feature maps of images at chosen strides.
+
+    name: a timm model ("resnet50", "ese_vovnet99b", "efficientnet_lite0", "mobilenetv3_small_100", ...). strides: which of
+    its feature maps are returned, e.g. (4, 8, 16, 32). `channels` are theirs. `widths` (stem, first stage) makes a
+    ResNet of another width, e.g. (4, 4): everything else of the architecture stays.
+
+    Weights are random: pretrained ones come with our checkpoints, never from the network.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        strides: tuple[int, ...] = (4, 8, 16, 32),
+        widths: tuple[int, int] | None = None,
+        recompute: bool = False,
+    ) -> None:
+        """recompute: trade time for memory in training by recomputing activations (gradient checkpointing).
+
+        Raises ValueError for a name that timm doesn't know (close names are listed) and for a stride that the network
+        doesn't have.
+        """
+        super().__init__()
+        timm = import_timm()
+        if widths is not None:
+            body, info = _resnet_of_width(name, *widths)
+            available, all_channels = [f["reduction"] for f in info], [f["num_chs"] for f in info]
+        else:
+            if not timm.is_model(name):
+                close = timm.list_models(f"*{name.split('_')[0].rstrip('0123456789')}*")[:8]
+                hint = f"; close names are {', '.join(close)}" if close else ""
+                raise ValueError(f"timm has no backbone '{name}'{hint}")
+            body = timm.create_model(name, pretrained=False, features_only=True)
+            available, all_channels = body.feature_info.reduction(), body.feature_info.channels()
+        missing = [s for s in strides if s not in available]
+        if missing:
+            raise ValueError(f"backbone '{name}' has no feature map of stride {missing[0]}; it has strides {available}")
+        # The last map of a stride is the deepest one.
+        picked = [max(i for i, s in enumerate(available) if s == stride) for stride in strides]
+        if widths is None:
+            body = timm.create_model(name, pretrained=False, features_only=True, out_indices=tuple(picked))
+        self.body = body
+        self.strides = tuple(strides)
+        self.channels = tuple(all_channels[i] for i in picked)
+        self.recompute = recompute
+        self._picked = None if widths is None else picked
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images [M, 3, H, W] -> one map [M, channels[i], H / strides[i], W / strides[i]] per stride."""
+        if self.recompute and self.training and torch.is_grad_enabled():
+            return list(checkpoint(self._features, images, use_reentrant=False))
+        return self._features(images)
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        if self._picked is None:
+            return list(self.body(images))
+        features = self.body.forward_intermediates(images, indices=self._picked, intermediates_only=True)
+        return list(features)
+
+
+def _resnet_of_width(name: str, stem_width: int, first_stage_width: int) -> tuple[nn.Module, list[dict]]:
+    """timm's ResNet with another width; (network, feature info).
+
+    timm's plain stem is 64 wide whatever is asked, so the layers that touch the stem are made anew.
+    """
+    from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+
+    depth = name.removeprefix("resnet")
+    if depth not in _RESNET_LAYERS:
+        raise ValueError(f"widths can be set for {', '.join('resnet' + d for d in _RESNET_LAYERS)}, not for '{name}'")
+    block = BasicBlock if depth in ("18", "34") else Bottleneck
+    widths = tuple(first_stage_width * 2**i for i in range(4))
+    network = ResNet(block, _RESNET_LAYERS[depth], channels=widths, num_classes=0)
+    network.conv1 = nn.Conv2d(3, stem_width, 7, stride=2, padding=3, bias=False)
+    network.bn1 = nn.BatchNorm2d(stem_width)
+    first = network.layer1[0]
+    first.conv1 = nn.Conv2d(
+        stem_width, first.conv1.out_channels, first.conv1.kernel_size, padding=first.conv1.padding, bias=False
+    )
+    out_channels = widths[0] * block.expansion
+    needs_projection = stem_width != out_channels
+    first.downsample = (
+        nn.Sequential(nn.Conv2d(stem_width, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        if needs_projection
+        else None
+    )
+    for layer in (network.conv1, first.conv1, *(first.downsample or ())):
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    network.feature_info[0]["num_chs"] = stem_width
+    return network, network.feature_info

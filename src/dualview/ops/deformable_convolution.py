@@ -1,0 +1,58 @@
+"""Deformable convolution, first version (Dai et al. 2017, equation 2): each kernel tap reads at a learned offset.
+
+Plain PyTorch, differentiable in everything; the compiled operator of torchvision isn't needed.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def deformable_convolution(
+    features: Tensor,
+    offsets: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolve `features` [M, C, H, W] with `weight` [C_out, C / groups, kH, kW], each tap displaced by its offset.
+
+    offsets [M, 2 kH kW, H_out, W_out]: (dy, dx) in pixels of `features` for each tap, taps row by row; the same for all
+    channels. Reading is bilinear and gives zero outside the image. Returns [M, C_out, H_out, W_out].
+
+    Raises ValueError if the shapes don't agree.
+    """
+    count, channels, height, width = features.shape
+    out_channels, group_channels, kernel_height, kernel_width = weight.shape
+    taps = kernel_height * kernel_width
+    out_height = (height + 2 * padding - dilation * (kernel_height - 1) - 1) // stride + 1
+    out_width = (width + 2 * padding - dilation * (kernel_width - 1) - 1) // stride + 1
+    if channels != group_channels * groups or out_channels % groups:
+        raise ValueError(f"weight {list(weight.shape)} with {groups} groups doesn't fit {channels} input channels")
+    if offsets.shape != (count, 2 * taps, out_height, out_width):
+        raise ValueError(f"offsets must be {[count, 2 * taps, out_height, out_width]}, got {list(offsets.shape)}")
+
+    options = {"device": features.device, "dtype": offsets.dtype}
+    tap_y, tap_x = torch.meshgrid(
+        torch.arange(kernel_height, **options) * dilation,
+        torch.arange(kernel_width, **options) * dilation,
+        indexing="ij",
+    )
+    row = torch.arange(out_height, **options) * stride - padding
+    column = torch.arange(out_width, **options) * stride - padding
+    offsets = offsets.view(count, taps, 2, out_height, out_width)
+    y = row[:, None] + tap_y.reshape(taps, 1, 1) + offsets[:, :, 0]  # [M, taps, H_out, W_out]
+    x = column + tap_x.reshape(taps, 1, 1) + offsets[:, :, 1]
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)  # pixel centres, align_corners=False
+    samples = functional.grid_sample(
+        features, grid.flatten(1, 2).to(features.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+    )  # [M, C, taps * H_out, W_out]
+    samples = samples.view(count, groups, group_channels * taps, out_height * out_width)
+    kernel = weight.view(groups, out_channels // groups, group_channels * taps)
+    output = torch.einsum("goc,mgcp->mgop", kernel, samples).reshape(count, out_channels, out_height, out_width)
+    return output if bias is None else output + bias.view(1, -1, 1, 1)
