@@ -9,9 +9,13 @@ import torch
 from golden import GoldenCase, golden_case
 from torch import Tensor
 
+from dualview.detectors.import_sparse4d import image_encoder_name
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bev_encoder import BevEncoder
+from dualview.networks.dense_depth import DenseDepth
 from dualview.networks.depth_net import DepthNet, camera_vector
+from dualview.networks.feature_pyramid import FeaturePyramid
+from dualview.networks.image_backbone import ImageBackbone
 from dualview.networks.lift_splat import (
     DepthBins,
     frustum,
@@ -20,7 +24,7 @@ from dualview.networks.lift_splat import (
     plan_lift_splat,
     voxel_index,
 )
-from dualview.supervision.depth_loss import depth_distribution_loss, depth_target
+from dualview.supervision.depth_loss import dense_depth_loss, depth_distribution_loss, depth_target
 
 
 def grid_of(config: dict) -> tuple[BevGrid, int]:
@@ -207,3 +211,49 @@ def test_parity_bev_encoder(name: str) -> None:
     for i, stage in enumerate(stages):
         case.check(f"stage{i}", stage, atol=5e-5)
     case.check("out", encoder.pyramid(stages[0], stages[-1], bev.shape[-2:]), atol=5e-5)
+
+
+class ImageEncoder(torch.nn.Module):
+    """The parts of a detector that case 9 looks at, under the detector's names."""
+
+    def __init__(self, config: dict) -> None:
+        super().__init__()
+        backbone, neck = config["img_backbone"], config["img_neck"]
+        widths = (backbone.get("stem_channels", backbone["base_channels"]), backbone["base_channels"])
+        self.image_backbone = ImageBackbone(f"resnet{backbone['depth']}", (4, 8, 16, 32), widths=widths)
+        self.feature_pyramid = FeaturePyramid(self.image_backbone.channels, neck["out_channels"])
+        self.dense_depth = DenseDepth(neck["out_channels"], config["depth_branch"]["num_depth_layers"])
+
+
+def test_parity_image_encoder() -> None:
+    case = golden_case("sparse4d", "9_image_encoder")
+    encoder = ImageEncoder(case.config).eval()
+    encoder.load_state_dict({image_encoder_name(key): value for key, value in case.weights.items()}, strict=True)
+    images = case.inputs["img_q"].float() / 32
+    batch_and_cameras = images.shape[:2]
+
+    def pyramid() -> list[Tensor]:
+        features = encoder.image_backbone(images.flatten(0, 1))
+        if not encoder.training:
+            for i, feature in enumerate(features):
+                case.check(f"eval.backbone.{i}", feature, atol=1e-4)
+        return [level.unflatten(0, batch_and_cameras) for level in encoder.feature_pyramid(features)]
+
+    levels = pyramid()
+    for i, level in enumerate(levels):
+        case.check(f"eval.fpn.{i}", level, atol=1e-4)
+    for tensor, focal_length in (("depth", case.inputs["focal"]), ("depth_nofocal", None)):
+        for i, depth in enumerate(encoder.dense_depth(levels, focal_length)):
+            case.check(f"eval.{tensor}.{i}", depth.flatten(0, 1).unsqueeze(1), atol=1e-4, rtol=3e-5)
+
+    encoder.train()
+    levels = pyramid()
+    for i, level in enumerate(levels):
+        case.check(f"train.fpn.{i}", level, atol=1e-4)
+    depths = encoder.dense_depth(levels, case.inputs["focal"])
+    depth_maps = [case.inputs[f"gt_depth.{i}"] for i in range(len(depths))]
+    loss = dense_depth_loss(depths, depth_maps, weight=case.config["depth_branch"]["loss_weight"])
+    case.check("train.loss_dense_depth", loss, atol=1e-4, rtol=3e-5)
+    stem = encoder.image_backbone.body.bn1
+    case.check("train.bn1.running_mean_after", stem.running_mean, atol=1e-4)
+    case.check("train.bn1.running_var_after", stem.running_var, atol=1e-4)

@@ -43,7 +43,8 @@ class ImageBackbone(nn.Module):
                 close = timm.list_models(f"*{name.split('_')[0].rstrip('0123456789')}*")[:8]
                 hint = f"; close names are {', '.join(close)}" if close else ""
                 raise ValueError(f"timm has no backbone '{name}'{hint}")
-            body = timm.create_model(name, pretrained=False, features_only=True)
+            with torch.device("meta"):  # without memory: only its list of feature maps is wanted
+                body = timm.create_model(name, pretrained=False, features_only=True)
             available, all_channels = body.feature_info.reduction(), body.feature_info.channels()
         missing = [s for s in strides if s not in available]
         if missing:
