@@ -8,7 +8,7 @@ has arrived for a while.
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -35,6 +35,12 @@ class AssemblerSettings:
     max_gap: float = 2.0
     min_cameras: int = 1
     min_interval: float = 0.0
+
+    @staticmethod
+    def for_rig(rig: Rig, **overrides: float | int | None) -> AssemblerSettings:
+        """The defaults, changed by what the rig file says, changed by those of `overrides` that aren't None."""
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return AssemblerSettings(**{**rig.assembler, **given})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ class FrameAssembler:
 
     def __init__(self, rig: Rig, settings: AssemblerSettings | None = None) -> None:
         self.rig = rig
-        self.settings = settings or AssemblerSettings()
+        self.settings = settings or AssemblerSettings.for_rig(rig)
         self.transforms = TransformBuffer()
         self.counts: Counter[str] = Counter()
         self._cameras = {spec.name: _CameraBuffer(spec) for spec in rig.cameras}
@@ -323,7 +329,3 @@ class FrameAssembler:
         self.counts[kind] += 1
         self._closed.append(DroppedFrame(stamp_ns, kind, detail))
 
-
-def with_overrides(settings: AssemblerSettings, **overrides: float | int | None) -> AssemblerSettings:
-    """The settings with those of `overrides` that aren't None."""
-    return replace(settings, **{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
