@@ -1,0 +1,98 @@
+"""One decoder layer: instances attend to each other and to the past, look at BEV map and images, and refine their boxes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dualview.networks.attention import InstanceAttention, SharedProjections
+from dualview.networks.bev_aggregation import BevAggregation, BevView
+from dualview.networks.decoder_config import DecoderConfig
+from dualview.networks.feed_forward import AsymmetricFeedForward
+from dualview.networks.instance_memory import History
+from dualview.networks.perspective_aggregation import CameraViews, PerspectiveAggregation
+from dualview.networks.refinement import Refinement
+
+
+class DecoderLayer(nn.Module):
+    """temporal attention, attention, norm, BEV aggregation, norm, perspective aggregation, feed-forward, norm (then `refine`).
+
+    DualViewDistill (arXiv 2510.10287), figure 2; parts that a layer lacks are None (see `DecoderConfig.operations`).
+    """
+
+    def __init__(self, config: DecoderConfig, index: int) -> None:
+        super().__init__()
+        dims, parts = config.embed_dims, config.operations(index)
+        self.stale_history = config.quirks.stale_history
+
+        def attention() -> InstanceAttention:
+            return InstanceAttention(dims, config.attention_heads, config.attention_dropout, config.decouple_attention)
+
+        self.temporal_attention = attention() if "temp_gnn" in parts else None
+        self.self_attention = attention() if "gnn" in parts else None
+        self.attention_norm = nn.LayerNorm(dims) if "gnn" in parts else None
+        self.bev_aggregation = (
+            BevAggregation(
+                dims, config.num_groups, config.fixed_keypoints, config.learned_keypoints, config.point_dropout,
+                config.bev_validity_mask,
+            ) if config.use_bev else None
+        )  # fmt: skip
+        self.bev_norm = nn.LayerNorm(dims) if config.use_bev and config.use_perspective else None
+        self.perspective_aggregation = (
+            PerspectiveAggregation(
+                dims, config.num_groups, config.num_levels, config.fixed_keypoints, config.learned_keypoints,
+                config.camera_embedding, config.camera_count, config.perspective_residual, config.point_dropout,
+                config.quirks.border_rule, config.quirks.random_fixed_keypoints,
+            ) if config.use_perspective else None
+        )  # fmt: skip
+        self.feed_forward = AsymmetricFeedForward(
+            config.feedforward_input_dims, dims, config.feedforward_dims, config.feedforward_dropout
+        )
+        self.output_norm = nn.LayerNorm(dims)
+        self.refinement = Refinement(
+            dims, config.class_count, config.with_quality, config.refine_yaw, config.normalize_yaw
+        )
+
+    def forward(
+        self,
+        features: Tensor,
+        anchors: Tensor,
+        embedding: Tensor,
+        views: CameraViews | None,
+        bev: BevView | None,
+        history: History | None,
+        history_embedding: Tensor | None,
+        shared: SharedProjections | None,
+        blocked: Tensor | None,
+    ) -> Tensor:
+        """Features [B, N, C] of the instances after everything but the refinement."""
+        if self.temporal_attention is not None:
+            features = self._attend_history(features, embedding, history, history_embedding, shared, blocked)
+        if self.self_attention is not None:
+            features = self.attention_norm(self.self_attention(features, embedding, shared, blocked))
+        if self.bev_aggregation is not None:
+            features = self.bev_aggregation(features, anchors, embedding, bev)
+        if self.bev_norm is not None:
+            features = self.bev_norm(features)
+        if self.perspective_aggregation is not None:
+            features = self.perspective_aggregation(features, anchors, embedding, views)
+        return self.output_norm(self.feed_forward(features))
+
+    def _attend_history(
+        self,
+        features: Tensor,
+        embedding: Tensor,
+        history: History | None,
+        history_embedding: Tensor | None,
+        shared: SharedProjections | None,
+        blocked: Tensor | None,
+    ) -> Tensor:
+        """Attention to the remembered instances; a sample without valid history is treated as on its first frame."""
+        attention = self.temporal_attention
+        trusted = history is not None and (self.stale_history or bool(history.valid.all()))
+        if not trusted:
+            alone = attention.without_history(features, embedding, shared, blocked)
+        if history is None or not (trusted or bool(history.valid.any())):
+            return alone
+        remembered = attention.toward(features, embedding, history.features, history_embedding, shared)
+        return remembered if trusted else torch.where(history.valid[:, None, None], remembered, alone)

@@ -1,0 +1,78 @@
+"""Refinement: an instance corrects its box and says what it is and how good (Sparse4Dv3, arXiv 2311.11722, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dualview.networks.anchor_encoder import linear_relu_norm
+from dualview.networks.box_state import HEADING, STATE_SIZE, VELOCITY
+
+CENTERNESS, YAWNESS = 0, 1  # the two quality logits
+
+
+@dataclass(frozen=True)
+class Refined:
+    """anchors [B, N, 11]; class_logits [B, N, classes] and quality [B, N, 2] (centerness, yawness logits), None where not asked."""
+
+    anchors: Tensor
+    class_logits: Tensor | None
+    quality: Tensor | None
+
+
+class Scale(nn.Module):
+    """A learned factor for every output number."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(count))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class Refinement(nn.Module):
+    """Adds a residual to every number of the box state; the velocity's residual is a displacement, divided by the interval.
+
+    Boxes and quality come from feature + embedding, classes from the feature alone. refine_yaw False replaces sine and cosine's
+    residual form: they are then predicted outright, as the published code does; normalize_yaw makes them a unit vector.
+    """
+
+    def __init__(
+        self,
+        dims: int,
+        class_count: int,
+        with_quality: bool = True,
+        refine_yaw: bool = True,
+        normalize_yaw: bool = False,
+        class_prior: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.refine_yaw, self.normalize_yaw = refine_yaw, normalize_yaw
+        self.box = nn.Sequential(*linear_relu_norm(2, 2, dims), nn.Linear(dims, STATE_SIZE), Scale(STATE_SIZE))
+        self.classes = nn.Sequential(*linear_relu_norm(1, 2, dims), nn.Linear(dims, class_count))
+        self.quality = nn.Sequential(*linear_relu_norm(1, 2, dims), nn.Linear(dims, 2)) if with_quality else None
+        nn.init.constant_(self.classes[-1].bias, -math.log((1 - class_prior) / class_prior))
+
+    def forward(
+        self, features: Tensor, anchors: Tensor, embedding: Tensor, interval: Tensor | float, with_classes: bool = True
+    ) -> Refined:
+        """features, embedding [B, N, C]; interval [B] (s) since the last frame, or one number; never zero."""
+        placed = features + embedding
+        residual = self.box(placed).to(anchors.dtype)
+        interval = torch.as_tensor(interval, dtype=anchors.dtype, device=anchors.device).reshape(-1, 1, 1)
+        heading = residual[..., HEADING]
+        if self.refine_yaw:
+            heading = heading + anchors[..., HEADING]
+        if self.normalize_yaw:
+            heading = F.normalize(heading, dim=-1)
+        velocity = anchors[..., VELOCITY] + residual[..., VELOCITY] / interval
+        refined = torch.cat([anchors[..., :6] + residual[..., :6], heading, velocity], -1)
+        if not with_classes:
+            return Refined(refined, None, None)
+        quality = None if self.quality is None else self.quality(placed)
+        return Refined(refined, self.classes(features), quality)
