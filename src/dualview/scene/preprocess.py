@@ -24,6 +24,7 @@ from dualview.scene.frame import SurroundFrame
 from dualview.scene.images import EncodedImage, decode_raw
 
 _HALF_PIXEL = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])  # centre convention -> edge convention
+_JPEG_BEGINS = b"\xff\xd8"
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,13 @@ def decode_at_least(image: EncodedImage, needed: tuple[int, int], expected: tupl
     if not image.compressed:
         _check_size((image.height, image.width), expected)
         return decode_raw(image)
-    if simplejpeg.is_jpeg(image.data):
+    if bytes(memoryview(image.data)[:2]) == _JPEG_BEGINS:  # type: ignore[arg-type]
         try:
             height, width, *_ = simplejpeg.decode_jpeg_header(image.data)
             _check_size((height, width), expected)
-            return simplejpeg.decode_jpeg(image.data, "RGB", True, True, needed[0], needed[1], 1)
+            eighths = _dct_eighths((height, width), needed)
+            smallest = (height * eighths // 8, width * eighths // 8)
+            return simplejpeg.decode_jpeg(image.data, "RGB", True, True, *smallest, 1)
         except ValueError as error:
             raise ImageError(f"the JPEG is broken ({error}): check the camera driver and the link") from error
     pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
@@ -155,6 +158,16 @@ def decode_at_least(image: EncodedImage, needed: tuple[int, int], expected: tupl
         raise ImageError(f"the compressed image (format '{image.encoding}') can't be decoded: JPEG and PNG are understood")
     _check_size(pixels.shape[:2], expected)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _dct_eighths(size: tuple[int, int], needed: tuple[int, int]) -> int:
+    """The smallest DCT scale n/8 that covers `needed` and gives whole pixels.
+
+    A scale that doesn't divide the size leaves a part of a pixel at the edge, and the image would no longer be the whole view.
+    """
+    return next(
+        (n for n in range(1, 8) if all(s * n % 8 == 0 and s * n // 8 >= m for s, m in zip(size, needed, strict=True))), 8
+    )
 
 
 def _check_size(size: tuple[int, int], expected: tuple[int, int]) -> None:
