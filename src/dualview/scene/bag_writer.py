@@ -68,7 +68,7 @@ class BagWriter:
             raise BagError(f"{self.path} exists already: choose another name, remove it, or ask for it to be overwritten")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._temporary, "wb")  # noqa: SIM115 (closed by close and abort)
+            self._file = open(self._temporary, "wb")  # closed by close and abort
         except OSError as error:
             raise BagError(f"{self.path} can't be written: {error}") from error
         self._writer = McapWriter(
