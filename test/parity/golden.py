@@ -89,3 +89,16 @@ def golden_case(family: str, name: str) -> GoldenCase:
     if not (folder.is_dir() and any(folder.iterdir())):
         pytest.skip(f"no golden case {folder}: set DUALVIEW_PARITY to the folder that holds {family}/")
     return GoldenCase(folder)
+
+
+def golden_cases(family: str, name: str) -> list[GoldenCase | None]:
+    """All cases of one kind under the root, whatever folders lie between; [None] if there is none (see `present`)."""
+    found = sorted((parity_root() / family).glob(f"**/{name}*/config.json"))
+    return [GoldenCase(path.parent) for path in found] or [None]
+
+
+def present(case: GoldenCase | None, name: str) -> GoldenCase:
+    """`case`, or skip the test with a sentence."""
+    if case is None:
+        pytest.skip(f"no golden case {name} under {parity_root()}: set DUALVIEW_PARITY to the folder that holds it")
+    return case

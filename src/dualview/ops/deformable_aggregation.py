@@ -35,7 +35,7 @@ def deformable_aggregation(features: Sequence[Tensor], locations: Tensor, weight
 
 def aggregate_dense(features: Sequence[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
     """`deformable_aggregation` by one `grid_sample` a level over all cameras and points; shapes don't depend on the data."""
-    batch, cameras, instances, points = locations.shape[:4]
+    batch, cameras, instances = locations.shape[:3]
     channels, groups = features[0].shape[2], weights.shape[-1]
     dtype = torch.promote_types(locations.dtype, torch.float32)
     grid = (2 * locations.to(dtype) - 1).flatten(0, 1)  # [B V, N, K, 2]
@@ -51,7 +51,7 @@ def aggregate_dense(features: Sequence[Tensor], locations: Tensor, weights: Tens
 
 def aggregate_visible(features: Sequence[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
     """`deformable_aggregation` that visits only the points which an image shows, camera by camera."""
-    batch, cameras, instances, points = locations.shape[:4]
+    batch, cameras, instances = locations.shape[:3]
     channels, groups = features[0].shape[2], weights.shape[-1]
     dtype = torch.promote_types(locations.dtype, torch.float32)
     # The smallest map's half-pixel band is the widest: no sample reaches further out than that.
