@@ -1,0 +1,188 @@
+"""Detector checkpoints: one .safetensors file with the weights, and the configuration as JSON in its metadata."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dualview.detectors.config import DetectorConfig
+from dualview.detectors.dual_view import DualView
+from dualview.detectors.json_config import override
+from dualview.detectors.presets import PRESETS, preset_config
+from dualview.errors import ConfigError, WeightsError
+from dualview.resources import find_directories
+
+CONFIG_KEY = "dualview_config"
+_PICKLE_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pkl")
+
+
+def shipped_checkpoints() -> dict[str, Path]:
+    """Name -> file of every checkpoint in the models folders; where a name occurs twice the first folder wins."""
+    found: dict[str, Path] = {}
+    for folder in find_directories("models"):
+        for path in sorted(folder.glob("*.safetensors")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def load_detector(
+    name_or_path: str | Path,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+) -> DualView:
+    """A detector, ready for `step`: a checkpoint by path or by its name in models/, or a preset with random weights.
+
+    device: "auto" takes the GPU if there is one. seed: of a preset's random weights. overrides: config fields by dotted path,
+    such as {"track_threshold": 0.1, "decoder.id_threshold": 0.1}.
+
+    Raises WeightsError if the file can't be found or doesn't fit, ConfigError for an unknown name or override.
+    """
+    name = str(name_or_path)
+    shipped = shipped_checkpoints()
+    path = Path(name).expanduser()
+    if path.suffix in _PICKLE_SUFFIXES:
+        raise WeightsError(
+            f"'{name}' is a pickled checkpoint, which can run any code when it is read: turn it into a .safetensors file "
+            "with `dualview import-weights` once, if you trust it"
+        )
+    if path.suffix == ".safetensors" or path.is_file():
+        detector = load_checkpoint(path, overrides)
+    elif name in shipped:
+        detector = load_checkpoint(shipped[name], overrides)
+    elif name in PRESETS:
+        detector = build_detector(_overridden(preset_config(name), overrides), seed)
+    else:
+        known = sorted({*PRESETS, *shipped})
+        raise ConfigError(f"'{name}' is neither a file nor a detector by name; by name there are {', '.join(known)}")
+    return detector.to(resolve_device(device)).eval()
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device that "auto", "cpu" or "cuda" stands for. Raises ConfigError if it isn't there."""
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"'{device}' is no device: say auto, cpu or cuda") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device '{device}' was asked for, but torch {torch.__version__} sees no GPU: use auto or cpu")
+    return resolved
+
+
+def build_detector(config: DetectorConfig, seed: int = 0, anchors: Tensor | None = None) -> DualView:
+    """A detector with random weights that only `seed` decides; the global random state stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        detector = DualView(config, anchors)
+    detector.weights_description = f"untrained (seed {seed})"
+    return detector
+
+
+def save_checkpoint(detector: DualView, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write weights and configuration to `path` (.safetensors); `metadata`: further strings to keep beside them."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()}
+    save_file(weights, str(path), {**(metadata or {}), CONFIG_KEY: detector.config.to_json()})
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The strings beside the weights of a .safetensors file, among them the configuration's JSON.
+
+    Raises WeightsError if the file can't be read.
+    """
+    try:
+        with safe_open(str(path), "pt") as file:
+            return dict(file.metadata() or {})
+    except FileNotFoundError as error:
+        raise WeightsError(f"there is no checkpoint '{path}'") from error
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"'{path}' is not a readable .safetensors file ({error}): fetch or write it again") from error
+
+
+def load_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None) -> DualView:
+    """The detector that `save_checkpoint` wrote; every weight must be there and fit.
+
+    Raises WeightsError naming what is missing, unexpected or of another shape.
+    """
+    path = Path(path)
+    metadata = read_metadata(path)
+    if CONFIG_KEY not in metadata:
+        raise WeightsError(
+            f"'{path}' holds weights without a dualview configuration: if they are another project's, import them with "
+            "`dualview import-weights`"
+        )
+    config = _overridden(DetectorConfig.from_json(metadata[CONFIG_KEY]), overrides)
+    detector = build_detector(config)
+    load_weights(detector, read_tensors(path), str(path))
+    detector.weights_description = f"{path.name} sha256 {sha256_of(path)[:16]}"
+    return detector
+
+
+def load_weights(detector: torch.nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load `weights` strictly. Raises WeightsError naming every parameter that is missing, unexpected or of another shape."""
+    wanted = detector.state_dict()
+    faults = [f"missing {name}" for name in wanted if name not in weights]
+    faults += [f"unexpected {name}" for name in weights if name not in wanted]
+    faults += [
+        f"{name} is {list(weights[name].shape)}, should be {list(value.shape)}"
+        for name, value in wanted.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    if faults:
+        more = f"; and {len(faults) - 20} more" if len(faults) > 20 else ""
+        raise WeightsError(f"the weights in {source} don't fit the network: {'; '.join(faults[:20])}{more}")
+    detector.load_state_dict(weights, strict=True)
+
+
+def read_tensors(path: Path, allow_pickle: bool = False) -> dict[str, Tensor]:
+    """All tensors of a .safetensors file, or with `allow_pickle` of a pickled checkpoint (its `state_dict` if it has one).
+
+    Pickles are read with `torch.load(weights_only=True)`, which builds tensors and plain containers and nothing else.
+
+    Raises WeightsError if the file isn't there, can't be read, is a pickle that wasn't allowed, or holds no tensors.
+    """
+    if not path.is_file():
+        raise WeightsError(f"there is no checkpoint '{path}'")
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(str(path), "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"'{path}' is not a readable .safetensors file ({error})") from error
+    if not allow_pickle:
+        raise WeightsError(
+            f"'{path}' looks like a pickled checkpoint, which can run code when it is read: pass --allow-pickle if you trust its "
+            "source"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"'{path}' can't be read as plain tensors ({reason}): export its state_dict with the code that wrote it"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"'{path}' holds no state_dict of tensors")
+    return dict(state)
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _overridden(config: DetectorConfig, overrides: Mapping[str, Any] | None) -> DetectorConfig:
+    for path, value in (overrides or {}).items():
+        config = override(config, path, value)
+    return config

@@ -1,0 +1,106 @@
+"""Everything that makes a detector what it is; it travels as JSON beside the weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dualview.detectors.json_config import from_dict, to_dict
+from dualview.errors import ConfigError
+from dualview.networks.bev_branch import BevBranchConfig
+from dualview.networks.decoder_config import DecoderConfig
+
+NUSCENES_CLASSES = (
+    "car", "truck", "construction_vehicle", "bus", "trailer", "barrier", "motorcycle", "bicycle", "pedestrian", "traffic_cone",
+)  # fmt: skip
+NUSCENES_CAMERAS = (
+    "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT",
+)  # fmt: skip
+
+Matrix4 = tuple[
+    tuple[float, float, float, float],
+    tuple[float, float, float, float],
+    tuple[float, float, float, float],
+    tuple[float, float, float, float],
+]
+IDENTITY: Matrix4 = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """name: a timm model. strides: feature maps that enter the pyramid; the decoder reads them all. widths (stem, first
+    stage): a ResNet of another width. recompute: less memory, more time in training."""
+
+    name: str = "resnet50"
+    strides: tuple[int, ...] = (4, 8, 16, 32)
+    widths: tuple[int, int] | None = None
+    recompute: bool = False
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """A detector, from pixels to tracks.
+
+    name: of the preset that it comes from. image_size: (height, width) px that the network works at. bev None: perspective
+    view only. dense_depth_levels: pyramid levels with an auxiliary depth output (0 = none). class_names: what the labels
+    mean. track_threshold: class probability at which an instance with an id is reported. max_tracks: the most that are
+    reported. camera_names: the rig that it was trained on, for information. working_from_ego: the frame inside the
+    network, for imported weights that were trained in another frame than the ego frame (rigid, 4x4).
+    """
+
+    name: str
+    image_size: tuple[int, int] = (256, 704)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    bev: BevBranchConfig | None = field(default_factory=BevBranchConfig)
+    dense_depth_levels: int = 3
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    class_names: tuple[str, ...] = NUSCENES_CLASSES
+    track_threshold: float = 0.2
+    max_tracks: int = 300
+    camera_names: tuple[str, ...] = ()
+    working_from_ego: Matrix4 = IDENTITY
+    format: Literal["dualview-detector-1"] = "dualview-detector-1"
+
+    def __post_init__(self) -> None:
+        largest = max(self.backbone.strides)
+        if any(edge % largest for edge in self.image_size):
+            raise ValueError(f"image_size {self.image_size} must be a multiple of the backbone's largest stride {largest}")
+        if self.decoder.num_levels != len(self.backbone.strides):
+            raise ValueError(
+                f"decoder.num_levels is {self.decoder.num_levels} but the backbone has {len(self.backbone.strides)} strides"
+            )
+        if self.decoder.class_count != len(self.class_names):
+            raise ValueError(f"decoder.class_count is {self.decoder.class_count} for {len(self.class_names)} class_names")
+        if self.decoder.use_bev != (self.bev is not None):
+            raise ValueError("decoder.use_bev must be true with a bev section and false without")
+        if self.bev is not None and self.bev.image_stride not in self.backbone.strides:
+            raise ValueError(f"bev.image_stride {self.bev.image_stride} is none of the strides {self.backbone.strides}")
+        if not 0 <= self.dense_depth_levels <= len(self.backbone.strides):
+            raise ValueError(f"dense_depth_levels must lie between 0 and {len(self.backbone.strides)}")
+        matrix = self.working_from_ego_matrix
+        if not torch.allclose(matrix[:3, :3] @ matrix[:3, :3].T, torch.eye(3, dtype=matrix.dtype), atol=1e-4):
+            raise ValueError("working_from_ego must be a rigid transform: its rotation is not orthonormal")
+        if self.bev is not None and self.working_from_ego != IDENTITY:
+            raise ValueError("a BEV map lies in the ego frame: working_from_ego must be the identity with a bev section")
+
+    @property
+    def working_from_ego_matrix(self) -> Tensor:
+        """working_from_ego as float64 [4, 4]."""
+        return torch.tensor(self.working_from_ego, dtype=torch.float64)
+
+    def to_json(self) -> str:
+        """All fields, also those at their defaults: a checkpoint must not change its meaning when a default does."""
+        return json.dumps(to_dict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> DetectorConfig:
+        """The config that `to_json` wrote. Raises ConfigError, naming the wrong key and the one that was likely meant."""
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"a detector's config isn't JSON: {error}") from error
+        return from_dict(DetectorConfig, values)

@@ -1,0 +1,241 @@
+"""DualView: cameras in, tracked boxes and a bird's-eye-view map out.
+
+    images --> backbone --> pyramid --+------------------------------+--> perspective features
+                                      |                              |
+                                      +--> depth --> lift-splat --> BEV encoder --> BEV map
+                                                                     |          |
+    remembered instances --> decoder: attend, look at the BEV map, look at the images, refine  --> boxes, ids, memory
+
+The network of DualViewDistill (arXiv 2510.10287): Sparse4Dv3's decoder (arXiv 2311.11722) with a BEV branch beside the images.
+By configuration it is also Sparse4D (no BEV branch) and a BEV-only detector (the decoder doesn't read the images).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dualview.detectors.box_decoding import decode_instances
+from dualview.detectors.config import DetectorConfig
+from dualview.detectors.inputs import DetectorInputs, inputs_from_frames
+from dualview.detectors.output import BevMap, DetectorOutput, StepTimes
+from dualview.detectors.state import DetectorState, TrackAges
+from dualview.geometry.boxes import Boxes3D
+from dualview.geometry.rigid import invert_rigid
+from dualview.networks.bev_aggregation import BevView
+from dualview.networks.bev_branch import BevBranch, BevPrediction
+from dualview.networks.decoder import Decoder, DecoderOutput
+from dualview.networks.denoising_queries import DenoisingQueries
+from dualview.networks.dense_depth import DenseDepth
+from dualview.networks.depth_net import camera_vector
+from dualview.networks.feature_pyramid import FeaturePyramid
+from dualview.networks.image_backbone import ImageBackbone
+from dualview.networks.instance_memory import InstanceMemory
+from dualview.networks.perspective_aggregation import CameraViews
+from dualview.ops.bev_pool import BevPoolPlan
+from dualview.scene.frame import SurroundFrame
+
+_SEEN_HEIGHTS = (-1.0, 0.0, 1.0, 2.0)  # m above the ego origin: a BEV cell is seen if a camera sees it at one of these
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """All that the network says of a batch: decoder (with the next memory), BEV branch, and dense depth (training only, m, a level
+    each)."""
+
+    decoder: DecoderOutput
+    bev: BevPrediction | None
+    dense_depth: list[Tensor] = field(default_factory=list)
+
+    @property
+    def memory(self) -> InstanceMemory:
+        """What the next frame starts from."""
+        return self.decoder.memory
+
+
+class DualView(nn.Module):
+    """The detector that `config` describes. `anchors` [N, 11]: where its anchors start (an even spiral if not given)."""
+
+    def __init__(self, config: DetectorConfig, anchors: Tensor | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.weights_description = "untrained"
+        channels = config.decoder.embed_dims
+        self.image_backbone = ImageBackbone(
+            config.backbone.name, config.backbone.strides, config.backbone.widths, config.backbone.recompute
+        )
+        self.feature_pyramid = FeaturePyramid(self.image_backbone.channels, channels)
+        self.dense_depth = DenseDepth(channels, config.dense_depth_levels) if config.dense_depth_levels else None
+        self.bev_branch = BevBranch(config.bev, channels, channels) if config.bev is not None else None
+        self.decoder = Decoder(config.decoder, anchors)
+
+    # The network, on batches: what training calls.
+
+    def forward(
+        self,
+        inputs: DetectorInputs,
+        memory: InstanceMemory,
+        denoising: DenoisingQueries | None = None,
+        plan: BevPoolPlan | None = None,
+    ) -> Prediction:
+        """One instant of a batch; `memory` is what the last instant's prediction holds.
+
+        denoising: training queries. plan: from `bev_plan`, if the caller knows that geometry and masks haven't changed.
+        """
+        features = self.encode_images(inputs.images)
+        bev = self.encode_bev(features, inputs, plan)
+        decoder = self.decode(features, bev, inputs, memory, denoising)
+        depth = []
+        if self.training and self.dense_depth is not None:
+            depth = self.dense_depth(features, inputs.focal_length)
+        return Prediction(decoder, bev, depth)
+
+    def encode_images(self, images: Tensor) -> list[Tensor]:
+        """Normalised images [B, N, 3, H, W] -> pyramid maps [B, N, C, h_i, w_i], fine to coarse."""
+        flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        maps = self.feature_pyramid(self.image_backbone(flat))
+        return [level.unflatten(0, images.shape[:2]) for level in maps]
+
+    def bev_plan(self, inputs: DetectorInputs) -> BevPoolPlan:
+        """Where the lift's frustum points fall; the same as long as projection matrices and masks are."""
+        stride = self.config.bev.image_stride
+        size = inputs.image_size
+        return self.bev_branch.plan(
+            inputs.image_from_working, inputs.camera_mask, size, (size[0] // stride, size[1] // stride)
+        )
+
+    def encode_bev(
+        self, features: list[Tensor], inputs: DetectorInputs, plan: BevPoolPlan | None = None
+    ) -> BevPrediction | None:
+        """The BEV map of pyramid maps; None without a BEV branch."""
+        if self.bev_branch is None:
+            return None
+        level = self.config.backbone.strides.index(self.config.bev.image_stride)
+        vector = camera_vector(
+            inputs.intrinsics, inputs.working_from_camera, inputs.image_augmentation, inputs.bev_augmentation
+        )
+        return self.bev_branch(features[level], vector, self.bev_plan(inputs) if plan is None else plan)
+
+    def decode(
+        self,
+        features: list[Tensor],
+        bev: BevPrediction | None,
+        inputs: DetectorInputs,
+        memory: InstanceMemory,
+        denoising: DenoisingQueries | None = None,
+    ) -> DecoderOutput:
+        """Boxes, classes and the next memory."""
+        views = bev_view = None
+        if self.config.decoder.use_perspective:
+            projection = inputs.image_from_working.float()
+            views = CameraViews(features, projection, inputs.image_size, inputs.camera_mask)
+        if bev is not None:
+            bev_view = BevView(bev.features, self.config.bev.grid)
+        return self.decoder(views, bev_view, inputs.stamps, inputs.world_from_working, memory, denoising)
+
+    # The detector, frame by frame: what the node, replay and evaluation call.
+
+    def initial_state(self, next_track_id: int = 0) -> DetectorState:
+        """The state before the first frame, and after any break in time; new ids count from `next_track_id`."""
+        return DetectorState(self.decoder.initial_memory(next_track_id))
+
+    @torch.inference_mode()
+    def step(self, frame: SurroundFrame, state: DetectorState) -> tuple[DetectorOutput, DetectorState]:
+        """One frame of one vehicle, on the detector's device: (what is seen, the state for the next frame).
+
+        Raises ConfigError, with a sentence, for a frame that this detector can't serve: no cameras, images of another size,
+        numbers that aren't finite. Raises ValueError in training mode, whose batch statistics would mix frames.
+        """
+        if self.training:
+            raise ValueError("step() needs evaluation mode: call detector.eval() first")
+        clock = _Clock(self.device)
+        inputs = inputs_from_frames([frame], self.config.image_size, self.config.working_from_ego_matrix, self.device)
+        clock.tick("inputs")
+        features = self.encode_images(inputs.images)
+        clock.tick("image_encoder")
+        bev = self.encode_bev(features, inputs)
+        clock.tick("bev")
+        decoder = self.decode(features, bev, inputs, state.memory)
+        clock.tick("decoder")
+        tracks = self._tracks(decoder)
+        centers = tracks.transformed(self.config.working_from_ego_matrix).center  # the working frame, as the projections
+        seen = seen_by_cameras(centers, inputs.image_from_working[0].cpu(), inputs.camera_mask[0].cpu(), frame.image_size)
+        age = state.ages.of(tracks.track_id)
+        remembered = decoder.memory.instances.track_ids[0].cpu()
+        next_ages = TrackAges(remembered, state.ages.of(remembered))
+        bev_map = None if bev is None else self._bev_map(bev, inputs)
+        clock.tick("output")
+        output = DetectorOutput(tracks, age, seen.sum(0), bev_map, StepTimes(**clock.seconds))
+        return output, DetectorState(decoder.memory, next_ages)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decoder.initial_anchors.device
+
+    def _tracks(self, decoder: DecoderOutput) -> Boxes3D:
+        """Reported boxes of a batch of one: ego frame, best score first, on the CPU."""
+        (decoded,) = decode_instances(
+            decoder.class_logits, decoder.anchors, decoder.quality, decoder.track_ids,
+            self.config.max_tracks, self.config.track_threshold,
+        )  # fmt: skip
+        kept = (decoded.track_ids >= 0) & decoded.boxes.isfinite().all(-1)
+        boxes = decoded.boxes[kept].cpu()
+        working = Boxes3D(
+            center=boxes[:, :3], size=boxes[:, 3:6], yaw=boxes[:, 6], velocity=boxes[:, 7:10],
+            label=decoded.labels[kept].cpu(), score=decoded.scores[kept].cpu(), track_id=decoded.track_ids[kept].cpu(),
+        )  # fmt: skip
+        tracks = working.transformed(invert_rigid(self.config.working_from_ego_matrix))
+        tracks.velocity[:, 2] = 0.0  # never supervised, hence meaningless
+        return tracks
+
+    def _bev_map(self, bev: BevPrediction, inputs: DetectorInputs) -> BevMap:
+        """The first sample's map, on the CPU, and which of its cells some camera sees."""
+        grid = self.config.bev.grid
+        cells = grid.cell_centers().view(-1, 1, 2).expand(-1, len(_SEEN_HEIGHTS), -1)
+        heights = torch.tensor(_SEEN_HEIGHTS).view(1, -1, 1).expand(cells.shape[0], -1, -1)
+        points = torch.cat([cells, heights], -1).flatten(0, 1)
+        seen = seen_by_cameras(
+            points, inputs.image_from_working[0].cpu(), inputs.camera_mask[0].cpu(), inputs.image_size,
+            max_depth=self.config.bev.depth_bins.stop,
+        )  # fmt: skip
+        valid = seen.any(0).view(grid.rows, grid.columns, len(_SEEN_HEIGHTS)).any(-1)
+        return BevMap(bev.features[0].float().cpu(), grid, valid)
+
+
+def seen_by_cameras(
+    points: Tensor,
+    image_from_points: Tensor,
+    camera_mask: Tensor,
+    image_size: tuple[int, int],
+    max_depth: float = float("inf"),
+) -> Tensor:
+    """Which of N cameras' images hold which points: bool [N, P].
+
+    points [P, 3] m; image_from_points [N, 4, 4]; camera_mask bool [N]; image_size (height, width) px; points further than
+    `max_depth` (m) along the optical axis don't count.
+    """
+    matrix = image_from_points.to(points.dtype)
+    projected = points @ matrix[:, :3, :3].mT + matrix[:, None, :3, 3]  # [N, P, 3]
+    depth = projected[..., 2]
+    u, v = projected[..., 0] / depth, projected[..., 1] / depth
+    inside = (u >= 0) & (u < image_size[1]) & (v >= 0) & (v < image_size[0])
+    return inside & (depth > 0.1) & (depth < max_depth) & camera_mask.unsqueeze(-1)
+
+
+class _Clock:
+    """Seconds between ticks; on a GPU a tick waits for the work that was queued."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: dict[str, float] = {}
+        self._wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        self._last = time.perf_counter()
+
+    def tick(self, part: str) -> None:
+        self._wait()
+        now = time.perf_counter()
+        self.seconds[part] = now - self._last
+        self._last = now
