@@ -1,0 +1,1 @@
+"""Datasets -> recordings. One module for each dataset, and what they share."""
