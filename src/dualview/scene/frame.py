@@ -68,7 +68,7 @@ class Annotations:
 
     `boxes` are in the world frame (centre float64) with `label` an index into `class_names` and `track_id` an integer made from the
     instance name (`instance_ids`, same order); `num_lidar_points` [M] int64, -1 where unknown; `visibility` [M] float32 in 0..1, NaN where
-    unknown.
+    unknown; `attributes` the attribute names of each box ("vehicle.moving"), empty where the recording has none.
     """
 
     stamp_ns: int
@@ -77,3 +77,4 @@ class Annotations:
     instance_ids: tuple[str, ...]
     num_lidar_points: Tensor
     visibility: Tensor
+    attributes: tuple[tuple[str, ...], ...] = ()

@@ -140,4 +140,5 @@ def annotations_from_message(message: Any, class_names: tuple[str, ...] | None =
         instance_ids=tuple(o.instance_name or str(o.track_id) for o in objects),
         num_lidar_points=column([int(o.num_lidar_points) for o in objects], torch.int64),
         visibility=column([float(o.visibility) for o in objects], torch.float32),
+        attributes=tuple(tuple(o.attributes) for o in objects),
     )

@@ -1,0 +1,91 @@
+"""What counts as a right box: classes, ranges and thresholds of a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dualview.errors import ConfigError
+
+_VEHICLES = ("car", "truck", "bus", "trailer", "construction_vehicle")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How boxes are filtered, matched and summed up; the defaults are nuScenes' (detection_cvpr_2019, tracking_nips_2019).
+
+    class_ranges, tracking_ranges: class -> largest horizontal distance from the ego vehicle, m (exclusive), of the classes that are
+    scored. undefined_errors: class -> true-positive errors that mean nothing for it. range_bins: distances (m) between which the
+    results are also given apart. tolerance_s: how far a frame's stamp may be from a keyframe's. keyframe_interval_s: keyframes that
+    follow faster are left out (0 = none); 0.5 gives nuScenes' rate on recordings that are labelled more often.
+    """
+
+    name: str = "nuscenes"
+    class_ranges: Mapping[str, float] = field(
+        default_factory=lambda: {
+            **dict.fromkeys(_VEHICLES, 50.0),
+            **dict.fromkeys(("pedestrian", "motorcycle", "bicycle"), 40.0),
+            **dict.fromkeys(("traffic_cone", "barrier"), 30.0),
+        }
+    )
+    tracking_ranges: Mapping[str, float] = field(
+        default_factory=lambda: {
+            **dict.fromkeys(("car", "truck", "bus", "trailer"), 50.0),
+            **dict.fromkeys(("pedestrian", "motorcycle", "bicycle"), 40.0),
+        }
+    )
+    undefined_errors: Mapping[str, tuple[str, ...]] = field(
+        default_factory=lambda: {
+            "traffic_cone": ("attr_err", "vel_err", "orient_err"),
+            "barrier": ("attr_err", "vel_err"),
+        }
+    )
+    distance_thresholds: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    true_positive_threshold: float = 2.0
+    min_recall: float = 0.1
+    min_precision: float = 0.1
+    max_boxes: int = 500
+    mean_ap_weight: float = 5.0
+    recall_steps: int = 40
+    range_bins: tuple[tuple[float, float], ...] = ((0.0, 15.0), (15.0, 30.0), (30.0, 50.0))
+    tolerance_s: float = 0.05
+    keyframe_interval_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.true_positive_threshold not in self.distance_thresholds:
+            raise ConfigError(
+                f"protocol '{self.name}': true_positive_threshold {self.true_positive_threshold:g} must be one of "
+                f"distance_thresholds {list(self.distance_thresholds)}"
+            )
+        if not self.class_ranges:
+            raise ConfigError(f"protocol '{self.name}' has no classes: list at least one under class_ranges")
+
+
+def load_protocol(name_or_path: str | Path = "nuscenes") -> Protocol:
+    """The nuScenes protocol by name, or one from a YAML file whose keys are the fields of `Protocol` (absent = nuScenes').
+
+    Raises ConfigError naming the wrong key.
+    """
+    if str(name_or_path) == "nuscenes":
+        return Protocol()
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise ConfigError(f"protocol '{name_or_path}' is neither 'nuscenes' nor a YAML file: check the path")
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    known = [f.name for f in fields(Protocol)]
+    wrong = (
+        [key for key in content if key not in known] if isinstance(content, dict) else ["the whole content"]
+    )
+    if wrong:
+        raise ConfigError(f"{path}: unknown {', '.join(map(str, wrong))}; known are {', '.join(known)}")
+    for key in ("distance_thresholds", "range_bins"):
+        if key in content:
+            content[key] = tuple(tuple(v) if isinstance(v, list) else v for v in content[key])
+    return Protocol(**{"name": path.stem, **content})

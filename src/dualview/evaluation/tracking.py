@@ -1,0 +1,78 @@
+"""nuScenes' tracking scores: AMOTA, AMOTP and the CLEAR MOT counts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dualview.evaluation import devkit
+from dualview.evaluation.keyframes import Keyframe
+from dualview.evaluation.protocol import Protocol
+
+# What a class gets for a recall that it never reaches; -1 and the like are the devkit's marks for "count the labels".
+_WORST = {
+    "amota": 0.0, "amotp": 2.0, "recall": 0.0, "motar": 0.0, "mota": 0.0, "motp": 2.0, "mt": 0.0, "ml": -1.0, "faf": 500, "gt": -1,
+    "tp": 0.0, "fp": -1.0, "fn": -1.0, "ids": -1.0, "frag": -1.0, "tid": 20, "lgd": 20,
+}  # fmt: skip
+_COUNTS = ("gt", "mt", "ml", "tp", "fp", "fn", "ids", "frag")
+_MEANS = ("amota", "amotp", "recall", "motar", "mota", "motp", "faf", "tid", "lgd")
+
+
+@dataclass(frozen=True)
+class TrackingScores:
+    """The devkit's summary: metric name in lower case ("amota", "ids", …) -> value over all classes, and class -> the same.
+
+    Counts are sums over the classes, the rest means over the classes that have labels; NaN where no class has any. MOTA and the counts
+    are those at each class's best score threshold.
+    """
+
+    summary: Mapping[str, float]
+    classes: Mapping[str, Mapping[str, float]]
+
+
+def score_tracks(keyframes: Sequence[Keyframe], protocol: Protocol) -> TrackingScores:
+    """Tracking scores of all drives together, by the algorithms of `TrackingEval.evaluate`."""
+    names = list(protocol.tracking_ranges)
+    config = devkit.TrackingConfig(
+        names, dict(zip(names, names, strict=True)), dict.fromkeys(names, "C0"), dict(protocol.tracking_ranges), "center_distance",
+        protocol.true_positive_threshold, protocol.min_recall, protocol.max_boxes, _WORST, protocol.recall_steps,
+    )  # fmt: skip
+    labels, predictions = devkit.tracking_boxes(keyframes, protocol)
+    metrics = devkit.TrackingMetrics(config)
+    for name in config.class_names:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # pandas' and motmetrics' notes to their own authors
+            data = devkit.TrackingEvaluation(
+                labels, predictions, name, config.dist_fcn_callable, config.dist_th_tp, config.min_recall,
+                protocol.recall_steps, _WORST, verbose=False,
+            ).accumulate()  # fmt: skip
+        _add_class(metrics, data, name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a mean over no class is the NaN that we want
+        summary = {metric: metrics.compute_metric(metric) for metric in (*_MEANS, *_COUNTS)}
+    present = [name for name in config.class_names if not np.isnan(metrics.label_metrics["amota"][name])]
+    if not present:
+        summary = dict.fromkeys(summary, float("nan"))
+    classes = {
+        name: {m: metrics.compute_metric(m, name) for m in (*_MEANS, *_COUNTS)} for name in config.class_names
+    }
+    return TrackingScores(summary, classes)
+
+
+def _add_class(metrics: devkit.TrackingMetrics, data: devkit.TrackingMetricData, name: str) -> None:
+    """The class's counts at its best threshold and its averages over recall, as `TrackingEval.evaluate` picks them."""
+    if not np.isnan(data.mota).all():
+        best = int(np.nanargmax(data.mota))
+        for metric in filter(None, devkit.MOT_METRIC_MAP.values()):
+            metrics.add_label_metric(metric, name, data.get_metric(metric)[best])
+    for average, metric in devkit.AVG_METRIC_MAP.items():
+        values = np.array(data.get_metric(metric))
+        if np.isnan(values).all():
+            metrics.add_label_metric(average, name, np.nan)
+        else:
+            metrics.add_label_metric(
+                average, name, float(np.mean(np.where(np.isnan(values), _WORST[average], values)))
+            )
