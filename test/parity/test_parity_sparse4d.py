@@ -49,7 +49,9 @@ def cases(name: str) -> pytest.MarkDecorator:
 
 
 def encoder(case: GoldenCase, module: str) -> AnchorEncoder:
-    return load_part(AnchorEncoder(encoder_config(case.config["modules"][module])), case, module, ENCODER_NAMES)
+    return load_part(
+        AnchorEncoder(encoder_config(case.config["modules"][module])), case, module, ENCODER_NAMES
+    )
 
 
 def refinement(case: GoldenCase, module: str) -> Refinement:
@@ -115,7 +117,9 @@ def test_box_decoding(case: GoldenCase | None) -> None:
             check_decoded(case, f"decode.{mode}.{b}", sample, box_atol=SMALL, score_atol=SMALL)
 
 
-def check_decoded(case: GoldenCase, prefix: str, sample, box_atol: float, score_atol: float, expected=None) -> None:
+def check_decoded(
+    case: GoldenCase, prefix: str, sample, box_atol: float, score_atol: float, expected=None
+) -> None:
     expected = case.expected if expected is None else expected
     golden = {key.rsplit(".", 1)[1]: value for key, value in expected.items() if key.startswith(prefix + ".")}
     boxes = golden["boxes_3d"]
@@ -126,7 +130,9 @@ def check_decoded(case: GoldenCase, prefix: str, sample, box_atol: float, score_
     case.check(f"{prefix}.scores_3d", sample.scores, atol=score_atol, expected=golden["scores_3d"])
     case.check(f"{prefix}.labels_3d", sample.labels, expected=golden["labels_3d"])
     if "cls_scores" in golden:
-        case.check(f"{prefix}.cls_scores", sample.class_scores, atol=score_atol, expected=golden["cls_scores"])
+        case.check(
+            f"{prefix}.cls_scores", sample.class_scores, atol=score_atol, expected=golden["cls_scores"]
+        )
     if "instance_ids" in golden:
         case.check(f"{prefix}.instance_ids", sample.track_ids, expected=golden["instance_ids"])
 
@@ -135,7 +141,9 @@ def check_decoded(case: GoldenCase, prefix: str, sample, box_atol: float, score_
 def test_keypoints_and_projection(case: GoldenCase | None) -> None:
     case = present(case, "2_keypoints")
     inputs, config = case.inputs, case.config["kps_generator"]
-    generator = KeypointGenerator(config["embed_dims"], tuple(map(tuple, config["fix_scale"])), config["num_learnable_pts"])
+    generator = KeypointGenerator(
+        config["embed_dims"], tuple(map(tuple, config["fix_scale"])), config["num_learnable_pts"]
+    )
     load_part(generator, case, "kps_generator", KEYPOINT_NAMES)
     anchors = inputs["anchor"]
     keypoints = generator(anchors, inputs["instance_feature"])
@@ -144,7 +152,9 @@ def test_keypoints_and_projection(case: GoldenCase | None) -> None:
     case.check("distance", planar_distance(anchors), atol=SMALL)
     for i, transform in enumerate(inputs["T_cur2temp"]):
         elapsed = inputs["temp_timestamps"][i] - inputs["cur_timestamp"]  # target minus source time
-        case.check(f"temp_key_points.{i}", project_keypoints(keypoints, anchors, transform, elapsed), atol=SMALL)
+        case.check(
+            f"temp_key_points.{i}", project_keypoints(keypoints, anchors, transform, elapsed), atol=SMALL
+        )
         for name, state, interval in (
             ("by_timestamp", anchors, elapsed),
             ("by_interval", anchors, -inputs["time_intervals"][i]),
@@ -154,7 +164,9 @@ def test_keypoints_and_projection(case: GoldenCase | None) -> None:
             projected = project_anchors(state, transform, interval, swapped_yaw=True)
             case.check(f"projected_{name}.{i}", projected, atol=SMALL)
             right = project_anchors(state, transform, interval)
-            assert torch.equal(right[..., [7, 6]], projected[..., [6, 7]]), "only the slots of sine and cosine may differ"
+            assert torch.equal(right[..., [7, 6]], projected[..., [6, 7]]), (
+                "only the slots of sine and cosine may differ"
+            )
 
 
 @cases("3_deformable")
@@ -179,7 +191,9 @@ def test_deformable_aggregation(case: GoldenCase | None) -> None:
         case.check(f"{name}.output", module(features, anchors, embedding, views), atol=SAMPLED)
         if f"{name}.output_cudaop_rule" in case.expected:
             strict = aggregation(case, name, "strict_inside")
-            case.check(f"{name}.output_cudaop_rule", strict(features, anchors, embedding, views), atol=SAMPLED)
+            case.check(
+                f"{name}.output_cudaop_rule", strict(features, anchors, embedding, views), atol=SAMPLED
+            )
 
 
 @pytest.mark.parametrize("bank", ["nothr", "thr"])
@@ -189,14 +203,22 @@ def test_instance_memory(case: GoldenCase | None, bank: str) -> None:
     config = case.config["instance_bank"]
     threshold = case.config["id_threshold"] if bank == "thr" else None
     settings = memory_settings(config, threshold, ReferenceQuirks.reference_compatible())
-    start_features, start_anchors = case.weights["instance_bank.instance_feature"], case.weights["instance_bank.anchor"]
+    start_features, start_anchors = (
+        case.weights["instance_bank.instance_feature"],
+        case.weights["instance_bank.anchor"],
+    )
     memory = InstanceMemory()
     for t in range(case.config["num_frames"]):
         inputs, golden = of_frame(case.inputs, t), of_frame(case.expected, t)
         batch = len(inputs["timestamp"])
 
         def check(name: str, actual: Tensor, t: int = t, golden: dict = golden) -> None:
-            case.check(f"{bank} frame{t}.{name}", actual, atol=SMALL if actual.is_floating_point() else 0.0, expected=golden[name])
+            case.check(
+                f"{bank} frame{t}.{name}",
+                actual,
+                atol=SMALL if actual.is_floating_point() else 0.0,
+                expected=golden[name],
+            )
 
         if memory.instances is not None and len(memory.instances.stamps) != batch:
             memory = InstanceMemory()  # the published bank forgets everything, its count of ids too
@@ -244,31 +266,48 @@ def test_temporal_decoder(case: GoldenCase | None, rule: str) -> None:
     for t in range(case.config["num_frames"]):
         inputs, golden = of_frame(case.inputs, t), of_frame(expected, t)
         with torch.no_grad():
-            output = decoder(views_of(inputs, case.config), None, inputs["timestamp"], inputs["T_global"], memory)
+            output = decoder(
+                views_of(inputs, case.config), None, inputs["timestamp"], inputs["T_global"], memory
+            )
         memory = output.memory
         compared = 0
         for index, layer in enumerate(output.layers):
             for name, actual in (
-                ("prediction", layer.anchors), ("classification", layer.class_logits), ("quality", layer.quality)
-            ):  # fmt: skip
+                ("prediction", layer.anchors),
+                ("classification", layer.class_logits),
+                ("quality", layer.quality),
+            ):
                 assert (actual is None) == (f"{name}.{index}" not in golden)
                 if actual is not None:
                     case.check(
-                        f"{rule} frame{t}.{name}.{index}", actual, atol=1e-4 if t < 2 else WHOLE, expected=golden[f"{name}.{index}"]
+                        f"{rule} frame{t}.{name}.{index}",
+                        actual,
+                        atol=1e-4 if t < 2 else WHOLE,
+                        expected=golden[f"{name}.{index}"],
                     )
                     compared += 1
         assert compared >= len(output.layers)
         case.check(f"{rule} frame{t}.instance_id", output.track_ids, expected=golden["instance_id"])
-        case.check(f"{rule} frame{t}.bank.confidence", memory.instances.confidence, atol=WHOLE, expected=golden["bank.confidence"])
         case.check(
-            f"{rule} frame{t}.bank.cached_anchor", memory.instances.anchors, atol=WHOLE, expected=golden["bank.cached_anchor"]
+            f"{rule} frame{t}.bank.confidence",
+            memory.instances.confidence,
+            atol=WHOLE,
+            expected=golden["bank.confidence"],
+        )
+        case.check(
+            f"{rule} frame{t}.bank.cached_anchor",
+            memory.instances.anchors,
+            atol=WHOLE,
+            expected=golden["bank.cached_anchor"],
         )
         decoded = decode_instances(
             output.class_logits, output.anchors, output.quality, output.track_ids,
             head["decoder"]["num_output"], head["decoder"]["score_threshold"], misaligned_class_scores=True,
         )  # fmt: skip
         for b, sample in enumerate(decoded):
-            check_decoded(case, f"frame{t}.decoded.{b}", sample, box_atol=5e-4, score_atol=2e-5, expected=expected)
+            check_decoded(
+                case, f"frame{t}.decoded.{b}", sample, box_atol=5e-4, score_atol=2e-5, expected=expected
+            )
 
 
 @cases("10a_full_width_modules")
@@ -281,8 +320,14 @@ def test_full_width_modules(case: GoldenCase | None) -> None:
         inputs["instance_feature"], inputs["anchor"], embedding, views_of(inputs, case.config)
     )
     case.check("dfa.output", gathered, atol=SMALL)
-    refined = refinement(case, "refine")(inputs["refine_feature"], inputs["anchor"], embedding, inputs["time_interval"])
-    for name, actual in (("anchor", refined.anchors), ("cls", refined.class_logits), ("quality", refined.quality)):
+    refined = refinement(case, "refine")(
+        inputs["refine_feature"], inputs["anchor"], embedding, inputs["time_interval"]
+    )
+    for name, actual in (
+        ("anchor", refined.anchors),
+        ("cls", refined.class_logits),
+        ("quality", refined.quality),
+    ):
         case.check(f"refine.{name}", actual, atol=SMALL)
 
 
@@ -290,9 +335,14 @@ def test_full_width_modules(case: GoldenCase | None) -> None:
 def test_full_width_attention(case: GoldenCase | None) -> None:
     case = present(case, "10b_full_width_graph")
     inputs, dims = case.inputs, case.config["embed_dims"]
-    attention = load_part(InstanceAttention(dims, case.config["mha"]["num_heads"]), case, "layers.0", ATTENTION_NAMES).eval()
+    attention = load_part(
+        InstanceAttention(dims, case.config["mha"]["num_heads"]), case, "layers.0", ATTENTION_NAMES
+    ).eval()
     shared = SharedProjections(dims)
-    shared.before.weight.data, shared.after.weight.data = case.weights["fc_before.weight"], case.weights["fc_after.weight"]
+    shared.before.weight.data, shared.after.weight.data = (
+        case.weights["fc_before.weight"],
+        case.weights["fc_after.weight"],
+    )
     query = inputs["query"], inputs["query_pos"]
     blocked = inputs["attn_mask"]
     case.check("gnn", attention(*query, shared), atol=SMALL)

@@ -1,4 +1,5 @@
-"""From a decoder's last layer to scored boxes (Sparse4Dv3's decoder; no suppression of overlaps: the queries settle that)."""
+"""From a decoder's last layer to scored boxes (Sparse4Dv3's decoder; no suppression of overlaps: the queries
+settle that)."""
 
 from __future__ import annotations
 
@@ -14,9 +15,10 @@ from dualview.networks.refinement import CENTERNESS
 class DecodedBoxes:
     """The boxes of one sample, best first.
 
-    boxes [M, 10]: x, y, z, length, width, height (m), yaw (rad), velocity (m/s). scores [M]: class probability, times the probability
-    of centerness where quality is given. labels [M] int64. class_scores [M]: the class probability alone. track_ids [M]: None if
-    no ids were given. query [M] int64: which instance a box came from.
+    boxes [M, 10]: x, y, z, length, width, height (m), yaw (rad), velocity (m/s). scores [M]: class
+    probability, times the probability of centerness where quality is given. labels [M] int64. class_scores
+    [M]: the class probability alone. track_ids [M]: None if no ids were given. query [M] int64: which
+    instance a box came from.
     """
 
     boxes: Tensor
@@ -38,10 +40,11 @@ def decode_instances(
 ) -> list[DecodedBoxes]:
     """Scored boxes of each sample of a batch.
 
-    class_logits [B, N, classes], anchors [B, N, 11], quality logits [B, N, 2], track_ids [B, N] int64. The best `max_boxes` by class
-    probability are taken (with ids: one box for each instance, its best class; without: over instances x classes), those
-    below `score_threshold` in class probability dropped, and the rest sorted by class probability x centerness.
-    `misaligned_class_scores` leaves `class_scores` in the order before that sort, as the published code does.
+    class_logits [B, N, classes], anchors [B, N, 11], quality logits [B, N, 2], track_ids [B, N] int64. The
+    best `max_boxes` by class probability are taken (with ids: one box for each instance, its best class;
+    without: over instances x classes), those below `score_threshold` in class probability dropped, and the
+    rest sorted by class probability x centerness. `misaligned_class_scores` leaves `class_scores` in the
+    order before that sort, as the published code does.
     """
     probabilities = class_logits.float().sigmoid()
     best_labels = None

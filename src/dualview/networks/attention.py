@@ -30,8 +30,11 @@ class ResidualAttention(nn.Module):
         nn.init.xavier_uniform_(self.out_proj.weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, identity: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """blocked bool [N, M], True = this query must not see this key. identity [B, N, dims] is added to the result."""
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, identity: Tensor, blocked: Tensor | None = None
+    ) -> Tensor:
+        """blocked bool [N, M], True = this query must not see this key. identity [B, N, dims] is added to the
+        result."""
         projected = [
             F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for x, weight, bias in zip(
@@ -46,7 +49,8 @@ class ResidualAttention(nn.Module):
 
 
 class SharedProjections(nn.Module):
-    """The two linear maps that all attention layers of a decoder share: C -> 2 C for values, 2 C -> C for results."""
+    """The two linear maps that all attention layers of a decoder share: C -> 2 C for values, 2 C -> C for
+    results."""
 
     def __init__(self, dims: int) -> None:
         super().__init__()
@@ -57,9 +61,9 @@ class SharedProjections(nn.Module):
 class InstanceAttention(nn.Module):
     """Attention among instances, or from instances to remembered ones.
 
-    Decoupled: queries and keys are the concatenation (feature, embedding), 2 C wide, so content and place never mix by addition; values
-    are the features alone, widened by the shared map; the identity branch carries the concatenated query. Not decoupled: the
-    usual sum of feature and embedding, C wide.
+    Decoupled: queries and keys are the concatenation (feature, embedding), 2 C wide, so content and place
+    never mix by addition; values are the features alone, widened by the shared map; the identity branch
+    carries the concatenated query. Not decoupled: the usual sum of feature and embedding, C wide.
     """
 
     def __init__(self, dims: int, heads: int = 8, dropout: float = 0.1, decoupled: bool = True) -> None:
@@ -99,9 +103,11 @@ class InstanceAttention(nn.Module):
         shared: SharedProjections | None,
         blocked: Tensor | None = None,
     ) -> Tensor:
-        """What a temporal attention layer does when nothing is remembered yet: the queries stand in for keys and values.
+        """What a temporal attention layer does when nothing is remembered yet: the queries stand in for keys
+        and values.
 
-        The value is the whole concatenated query, without the shared widening. That is how the layer is trained on first frames.
+        The value is the whole concatenated query, without the shared widening. That is how the layer is
+        trained on first frames.
         """
         query = self._joined(features, embedding)
         if not self.decoupled:

@@ -1,4 +1,5 @@
-"""BEV aggregation: instances read the bird's-eye-view map at their keypoints (DualViewDistill, arXiv 2510.10287)."""
+"""BEV aggregation: instances read the bird's-eye-view map at their keypoints (DualViewDistill, arXiv
+2510.10287)."""
 
 from __future__ import annotations
 
@@ -23,9 +24,9 @@ class BevView:
 class BevAggregation(nn.Module):
     """f' = f + BEVAgg(f, a, e, F_bev): features [B, N, C] -> [B, N, C].
 
-    Own keypoints, of which x and y count; one softmax over the keypoints of a group; no camera embedding. Outside the map the
-    features are zero; with `validity_mask` an instance that has no keypoint on the map is left exactly as it is, instead of
-    receiving the output layer's bias.
+    Own keypoints, of which x and y count; one softmax over the keypoints of a group; no camera embedding.
+    Outside the map the features are zero; with `validity_mask` an instance that has no keypoint on the map is
+    left exactly as it is, instead of receiving the output layer's bias.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """The eleven numbers of an anchor, and how they move from one frame to the next.
 
-Sparse4Dv3's box state: x, y, z (m, centre, working frame), ln length, ln width, ln height (ln m), sin yaw, cos yaw, vx, vy, vz (m/s over
-ground, along the working frame's axes). Sine and cosine are free numbers, not normalised anywhere inside the network.
+Sparse4Dv3's box state: x, y, z (m, centre, working frame), ln length, ln width, ln height (ln m), sin yaw,
+cos yaw, vx, vy, vz (m/s over ground, along the working frame's axes). Sine and cosine are free numbers, not
+normalised anywhere inside the network.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ VELOCITY = slice(8, 11)
 
 
 def encode_boxes(boxes: Tensor) -> Tensor:
-    """Box states [M, 8 + D] of boxes [M, 7 + D]: (x, y, z, length, width, height, yaw, D velocity components)."""
+    """Box states [M, 8 + D] of boxes [M, 7 + D]: (x, y, z, length, width, height, yaw, D velocity
+    components)."""
     yaw = boxes[..., 6:7]
     return torch.cat([boxes[..., :3], boxes[..., 3:6].log(), yaw.sin(), yaw.cos(), boxes[..., 7:]], -1)
 
@@ -41,10 +43,11 @@ def project_anchors(
 ) -> Tensor:
     """Carry anchors into another frame and to another time (Sparse4D v2, arXiv 2305.14018, eq. 3-6).
 
-    anchors [B, N, 8 + D] in the source frame, D = 3 velocity components (or 2, which then can't be moved in time).
-    target_from_source [B, 4, 4], rigid. elapsed [B] (s): target time minus source time; the centre first travels with its own
-    velocity for so long, None = it stays. Size is kept; heading and velocity turn with the frame. `swapped_yaw` gives the
-    reference's result, cos yaw in the sin slot and the other way round. Returns anchors of the same shape, target frame.
+    anchors [B, N, 8 + D] in the source frame, D = 3 velocity components (or 2, which then can't be moved in
+    time). target_from_source [B, 4, 4], rigid. elapsed [B] (s): target time minus source time; the centre
+    first travels with its own velocity for so long, None = it stays. Size is kept; heading and velocity turn
+    with the frame. `swapped_yaw` gives the reference's result, cos yaw in the sin slot and the other way
+    round. Returns anchors of the same shape, target frame.
     """
     transform = target_from_source.to(anchors.dtype)
     rotation, translation = transform[:, :3, :3], transform[:, :3, 3]
@@ -52,7 +55,9 @@ def project_anchors(
     components = velocity.shape[-1]
     if elapsed is not None:
         if components != 3:
-            raise ValueError(f"anchors with {components} velocity components can't be moved in time; give all three")
+            raise ValueError(
+                f"anchors with {components} velocity components can't be moved in time; give all three"
+            )
         center = center + velocity * elapsed.to(anchors.dtype).view(-1, 1, 1)
     center = rotate(rotation, center) + translation.unsqueeze(1)
     velocity = rotate(rotation[:, :components, :components], velocity)
@@ -68,7 +73,8 @@ def rotate(rotation: Tensor, vectors: Tensor) -> Tensor:
 
 
 def spiral_anchors(count: int, max_range: float = 55.0, height: float = 0.0) -> Tensor:
-    """Starting anchors [count, 11] when no clustered ones are at hand: spread evenly over a disc of `max_range` (m).
+    """Starting anchors [count, 11] when no clustered ones are at hand: spread evenly over a disc of
+    `max_range` (m).
 
     Deterministic (a sunflower spiral); sizes are those of a car, heading along +x, standing still.
     """

@@ -1,5 +1,5 @@
-"""The instance decoder: N boxes that look, remember, and refine themselves (Sparse4Dv3, arXiv 2311.11722, figure 3; with the BEV
-aggregation of DualViewDistill, arXiv 2510.10287, figure 2).
+"""The instance decoder: N boxes that look, remember, and refine themselves (Sparse4Dv3, arXiv 2311.11722,
+figure 3; with the BEV aggregation of DualViewDistill, arXiv 2510.10287, figure 2).
 
     anchors + remembered instances
         |
@@ -31,7 +31,8 @@ from dualview.networks.refinement import Refined
 
 @dataclass(frozen=True)
 class DenoisingOutput:
-    """What became of the denoising queries: every layer's results, and the final state that the next frame may start from."""
+    """What became of the denoising queries: every layer's results, and the final state that the next frame
+    may start from."""
 
     layers: tuple[Refined, ...]
     features: Tensor  # [B, G S, C]
@@ -40,9 +41,10 @@ class DenoisingOutput:
 
 @dataclass(frozen=True)
 class DecoderOutput:
-    """layers: every layer's anchors [B, N, 11], class logits [B, N, classes] and quality logits [B, N, 2] (both None where not
-    computed: in evaluation only the last single-frame layer and the last layer do). features [B, N, C]: the last layer's. track_ids [B, N]
-    int64, -1 = none. history_valid bool [B]: whose memory was used. denoising: None without denoising queries."""
+    """layers: every layer's anchors [B, N, 11], class logits [B, N, classes] and quality logits [B, N, 2]
+    (both None where not computed: in evaluation only the last single-frame layer and the last layer do).
+    features [B, N, C]: the last layer's. track_ids [B, N] int64, -1 = none. history_valid bool [B]: whose
+    memory was used. denoising: None without denoising queries."""
 
     layers: tuple[Refined, ...]
     features: Tensor
@@ -70,7 +72,8 @@ class DecoderOutput:
 class Decoder(nn.Module):
     """Sparse4Dv3's head, with the views that its configuration names.
 
-    `anchors` [N, 11]: where the learnable anchors start (k-means centres of the training boxes; an even spiral if not given).
+    `anchors` [N, 11]: where the learnable anchors start (k-means centres of the training boxes; an even
+    spiral if not given).
     """
 
     initial_features: Tensor
@@ -80,9 +83,13 @@ class Decoder(nn.Module):
         self.config = config
         anchors = spiral_anchors(config.num_anchors) if anchors is None else anchors.float()
         if tuple(anchors.shape) != (config.num_anchors, STATE_SIZE):
-            raise ValueError(f"anchors must be [{config.num_anchors}, {STATE_SIZE}], got {list(anchors.shape)}")
+            raise ValueError(
+                f"anchors must be [{config.num_anchors}, {STATE_SIZE}], got {list(anchors.shape)}"
+            )
         self.initial_anchors = nn.Parameter(anchors.clone())
-        self.register_buffer("initial_features", torch.zeros(config.num_anchors, config.embed_dims))  # never trained
+        self.register_buffer(
+            "initial_features", torch.zeros(config.num_anchors, config.embed_dims)
+        )  # never trained
         self.anchor_encoder = AnchorEncoder(config.anchor_encoder)
         self.shared_projections = SharedProjections(config.embed_dims) if config.decouple_attention else None
         self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.num_layers))
@@ -102,15 +109,21 @@ class Decoder(nn.Module):
     ) -> DecoderOutput:
         """One frame.
 
-        views, bev: what the configuration reads, in the working frame at this instant. stamps [B] float64 (s; any epoch that the memory
-        shares) and world_from_working [B, 4, 4] float64 relate this frame to the remembered one. denoising: training only. Track ids
-        are given in evaluation mode only. Raises ValueError if a view is missing or the memory is of another batch.
+        views, bev: what the configuration reads, in the working frame at this instant. stamps [B] float64 (s;
+        any epoch that the memory shares) and world_from_working [B, 4, 4] float64 relate this frame to the
+        remembered one. denoising: training only. Track ids are given in evaluation mode only. Raises
+        ValueError if a view is missing or the memory is of another batch.
         """
         config = self.config
         self._check_views(views, bev)
-        history, interval = recall(memory, stamps, world_from_working, config.memory, self.initial_anchors.dtype)
+        history, interval = recall(
+            memory, stamps, world_from_working, config.memory, self.initial_anchors.dtype
+        )
         batch, count = len(stamps), config.num_anchors
-        features, anchors = self.initial_features.expand(batch, -1, -1), self.initial_anchors.expand(batch, -1, -1)
+        features, anchors = (
+            self.initial_features.expand(batch, -1, -1),
+            self.initial_anchors.expand(batch, -1, -1),
+        )
         blocked = None
         if denoising is not None:
             blank = features.new_zeros(batch, denoising.anchors.shape[1], config.embed_dims)
@@ -122,7 +135,15 @@ class Decoder(nn.Module):
         results: list[Refined] = []
         for index, layer in enumerate(self.layers):
             features = layer(
-                features, anchors, embedding, views, bev, history, history_embedding, self.shared_projections, blocked
+                features,
+                anchors,
+                embedding,
+                views,
+                bev,
+                history,
+                history_embedding,
+                self.shared_projections,
+                blocked,
             )
             joins = index == config.num_single_frame_layers - 1
             last = index == config.num_layers - 1
@@ -157,13 +178,17 @@ class Decoder(nn.Module):
             history_valid=torch.zeros_like(stamps, dtype=torch.bool) if history is None else history.valid,
             memory=next_memory,
             denoising=None if denoising is None else DenoisingOutput(
-                tuple(_part(refined, slice(count, None)) for refined in results), features[:, count:], anchors[:, count:]
+                tuple(_part(refined, slice(count, None)) for refined in results),
+                features[:, count:],
+                anchors[:, count:],
             ),
         )  # fmt: skip
 
     def _check_views(self, views: CameraViews | None, bev: BevView | None) -> None:
         if self.config.use_perspective and views is None:
-            raise ValueError("this decoder reads the cameras: give CameraViews, or configure use_perspective=False")
+            raise ValueError(
+                "this decoder reads the cameras: give CameraViews, or configure use_perspective=False"
+            )
         if self.config.use_bev and bev is None:
             raise ValueError("this decoder reads a BEV map: give a BevView, or configure use_bev=False")
 

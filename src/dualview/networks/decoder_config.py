@@ -14,10 +14,11 @@ from dualview.networks.reference_quirks import ReferenceQuirks
 class DecoderConfig:
     """Sizes of the instance decoder; the defaults are Sparse4Dv3's with DualViewDistill's two views.
 
-    num_anchors: instances a frame (N); num_temporal: how many of them are remembered (M). num_single_frame_layers: layers before the
-    remembered instances join. perspective_residual "cat" gives the feed-forward block (aggregated, features), twice as wide (released
-    Sparse4Dv3 weights), "add" their sum. camera_count: needed only without camera_embedding. id_threshold: class probability at
-    which an instance gets a track id (None: at once, as published). Intervals in s.
+    num_anchors: instances a frame (N); num_temporal: how many of them are remembered (M).
+    num_single_frame_layers: layers before the remembered instances join. perspective_residual "cat" gives the
+    feed-forward block (aggregated, features), twice as wide (released Sparse4Dv3 weights), "add" their sum.
+    camera_count: needed only without camera_embedding. id_threshold: class probability at which an instance
+    gets a track id (None: at once, as published). Intervals in s.
     """
 
     class_count: int = 10
@@ -57,25 +58,32 @@ class DecoderConfig:
             raise ValueError("a decoder must read something: set use_perspective, use_bev, or both")
         if not 0 < self.num_temporal < self.num_anchors:
             raise ValueError(
-                f"num_temporal {self.num_temporal} must lie between 1 and num_anchors - 1 = {self.num_anchors - 1}"
+                f"num_temporal {self.num_temporal} must lie between 1 and num_anchors - 1 = "
+                f"{self.num_anchors - 1}"
             )
         if not 1 <= self.num_single_frame_layers <= self.num_layers:
             raise ValueError(
-                f"num_single_frame_layers {self.num_single_frame_layers} must lie between 1 and num_layers = {self.num_layers}"
+                f"num_single_frame_layers {self.num_single_frame_layers} must lie between 1 and "
+                f"num_layers = {self.num_layers}"
             )
         if self.anchor_encoder.output_dims != self.embed_dims:
             raise ValueError(
-                f"the anchor encoder gives {self.anchor_encoder.output_dims} channels, the decoder has {self.embed_dims}; "
-                "make anchor_encoder.dims add up"
+                f"the anchor encoder gives {self.anchor_encoder.output_dims} channels, the decoder has "
+                f"{self.embed_dims}; make anchor_encoder.dims add up"
             )
 
     @property
     def memory(self) -> MemorySettings:
         """How instances are remembered."""
         return MemorySettings(
-            self.num_temporal, self.default_interval, self.max_interval, self.confidence_decay, self.id_threshold,
-            self.quirks.swapped_yaw, self.quirks.stale_history,
-        )  # fmt: skip
+            num_temporal=self.num_temporal,
+            default_interval=self.default_interval,
+            max_interval=self.max_interval,
+            confidence_decay=self.confidence_decay,
+            id_threshold=self.id_threshold,
+            swapped_yaw=self.quirks.swapped_yaw,
+            stale_history=self.quirks.stale_history,
+        )
 
     @property
     def feedforward_input_dims(self) -> int:
@@ -86,8 +94,8 @@ class DecoderConfig:
     def operations(self, layer: int) -> tuple[str, ...]:
         """The parts of one layer, in order, by their published names.
 
-        The first layer needs no attention: its features are all alike. The norm after the BEV aggregation stands only where a
-        perspective aggregation follows; the feed-forward block has its own at its door.
+        The first layer needs no attention: its features are all alike. The norm after the BEV aggregation
+        stands only where a perspective aggregation follows; the feed-forward block has its own at its door.
         """
         attention: tuple[str, ...] = ("gnn", "norm") if layer > 0 else ()
         if layer >= self.num_single_frame_layers:

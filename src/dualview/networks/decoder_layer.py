@@ -1,4 +1,5 @@
-"""One decoder layer: instances attend to each other and to the past, look at BEV map and images, and refine their boxes."""
+"""One decoder layer: instances attend to each other and to the past, look at BEV map and images, and refine
+their boxes."""
 
 from __future__ import annotations
 
@@ -15,9 +16,11 @@ from dualview.networks.refinement import Refinement
 
 
 class DecoderLayer(nn.Module):
-    """temporal attention, attention, norm, BEV aggregation, norm, perspective aggregation, feed-forward, norm (then `refine`).
+    """temporal attention, attention, norm, BEV aggregation, norm, perspective aggregation, feed-forward, norm
+    (then `refine`).
 
-    DualViewDistill (arXiv 2510.10287), figure 2; parts that a layer lacks are None (see `DecoderConfig.operations`).
+    DualViewDistill (arXiv 2510.10287), figure 2; parts that a layer lacks are None (see
+    `DecoderConfig.operations`).
     """
 
     def __init__(self, config: DecoderConfig, index: int) -> None:
@@ -26,31 +29,51 @@ class DecoderLayer(nn.Module):
         self.stale_history = config.quirks.stale_history
 
         def attention() -> InstanceAttention:
-            return InstanceAttention(dims, config.attention_heads, config.attention_dropout, config.decouple_attention)
+            return InstanceAttention(
+                dims, config.attention_heads, config.attention_dropout, config.decouple_attention
+            )
 
         self.temporal_attention = attention() if "temp_gnn" in parts else None
         self.self_attention = attention() if "gnn" in parts else None
         self.attention_norm = nn.LayerNorm(dims) if "gnn" in parts else None
-        self.bev_aggregation = (
-            BevAggregation(
-                dims, config.num_groups, config.fixed_keypoints, config.learned_keypoints, config.point_dropout,
-                config.bev_validity_mask,
-            ) if config.use_bev else None
-        )  # fmt: skip
+        self.bev_aggregation = self._bev_aggregation(config) if config.use_bev else None
         self.bev_norm = nn.LayerNorm(dims) if config.use_bev and config.use_perspective else None
         self.perspective_aggregation = (
-            PerspectiveAggregation(
-                dims, config.num_groups, config.num_levels, config.fixed_keypoints, config.learned_keypoints,
-                config.camera_embedding, config.camera_count, config.perspective_residual, config.point_dropout,
-                config.quirks.border_rule, config.quirks.random_fixed_keypoints,
-            ) if config.use_perspective else None
-        )  # fmt: skip
+            self._perspective_aggregation(config) if config.use_perspective else None
+        )
         self.feed_forward = AsymmetricFeedForward(
             config.feedforward_input_dims, dims, config.feedforward_dims, config.feedforward_dropout
         )
         self.output_norm = nn.LayerNorm(dims)
         self.refinement = Refinement(
             dims, config.class_count, config.with_quality, config.refine_yaw, config.normalize_yaw
+        )
+
+    @staticmethod
+    def _bev_aggregation(config: DecoderConfig) -> BevAggregation:
+        return BevAggregation(
+            config.embed_dims,
+            groups=config.num_groups,
+            fixed_keypoints=config.fixed_keypoints,
+            learned_keypoints=config.learned_keypoints,
+            point_dropout=config.point_dropout,
+            validity_mask=config.bev_validity_mask,
+        )
+
+    @staticmethod
+    def _perspective_aggregation(config: DecoderConfig) -> PerspectiveAggregation:
+        return PerspectiveAggregation(
+            config.embed_dims,
+            groups=config.num_groups,
+            levels=config.num_levels,
+            fixed_keypoints=config.fixed_keypoints,
+            learned_keypoints=config.learned_keypoints,
+            camera_embedding=config.camera_embedding,
+            camera_count=config.camera_count,
+            residual=config.perspective_residual,
+            point_dropout=config.point_dropout,
+            border_rule=config.quirks.border_rule,
+            random_fixed_keypoints=config.quirks.random_fixed_keypoints,
         )
 
     def forward(
@@ -87,7 +110,8 @@ class DecoderLayer(nn.Module):
         shared: SharedProjections | None,
         blocked: Tensor | None,
     ) -> Tensor:
-        """Attention to the remembered instances; a sample without valid history is treated as on its first frame."""
+        """Attention to the remembered instances; a sample without valid history is treated as on its first
+        frame."""
         attention = self.temporal_attention
         trusted = history is not None and (self.stale_history or bool(history.valid.all()))
         if not trusted:

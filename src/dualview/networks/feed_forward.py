@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 
 class AsymmetricFeedForward(nn.Module):
-    """x [B, N, input_dims] -> [B, N, dims]: identity(norm(x)) + mlp(norm(x)); both branches start from the normalised input.
+    """x [B, N, input_dims] -> [B, N, dims]: identity(norm(x)) + mlp(norm(x)); both branches start from the
+    normalised input.
 
     The identity branch is a Linear when the widths differ.
     """

@@ -1,8 +1,9 @@
-"""Instance memory: the instances of the last frame that the next one starts from (Sparse4D v2, arXiv 2305.14018, section 3.2).
+"""Instance memory: the instances of the last frame that the next one starts from (Sparse4D v2, arXiv
+2305.14018, section 3.2).
 
-A value, not a module: functions take a memory and return the next one, nothing is changed in place. Slots keep their order, so the first
-M instances of a frame with history are the remembered ones, with their track ids; identities come from that alone, without a tracker
-(Sparse4Dv3, arXiv 2311.11722, section 3.3).
+A value, not a module: functions take a memory and return the next one, nothing is changed in place. Slots
+keep their order, so the first M instances of a frame with history are the remembered ones, with their track
+ids; identities come from that alone, without a tracker (Sparse4Dv3, arXiv 2311.11722, section 3.3).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from dualview.networks.box_state import project_anchors
 class CachedInstances:
     """The M most confident instances of a frame, detached, most confident first.
 
-    features [B, M, C], anchors [B, M, 11] (that frame's working frame), confidence [B, M], track_ids [B, M] int64 (-1 = none), stamps [B]
-    float64 s, world_from_working [B, 4, 4] float64.
+    features [B, M, C], anchors [B, M, 11] (that frame's working frame), confidence [B, M], track_ids [B, M]
+    int64 (-1 = none), stamps [B] float64 s, world_from_working [B, 4, 4] float64.
     """
 
     features: Tensor
@@ -34,7 +35,8 @@ class CachedInstances:
 
 @dataclass(frozen=True)
 class InstanceMemory:
-    """What the decoder knows before a frame. `next_track_id` outlives resets, so an id is never given twice."""
+    """What the decoder knows before a frame. `next_track_id` outlives resets, so an id is never given
+    twice."""
 
     next_track_id: int = 0
     instances: CachedInstances | None = None
@@ -46,8 +48,8 @@ class InstanceMemory:
 
 @dataclass(frozen=True)
 class MemorySettings:
-    """num_temporal: M. Intervals in s: a gap above `max_interval` breaks the history of that sample. `id_threshold`: confidence at which
-    an instance gets an identity (None: at once)."""
+    """num_temporal: M. Intervals in s: a gap above `max_interval` breaks the history of that sample.
+    `id_threshold`: confidence at which an instance gets an identity (None: at once)."""
 
     num_temporal: int = 600
     default_interval: float = 0.5
@@ -60,9 +62,11 @@ class MemorySettings:
 
 @dataclass(frozen=True)
 class History:
-    """The memory seen from the current frame: anchors [B, M, 11] moved to here and now; valid bool [B]: the gap is short enough.
+    """The memory seen from the current frame: anchors [B, M, 11] moved to here and now; valid bool [B]: the
+    gap is short enough.
 
-    target_from_source [B, 4, 4] (current from remembered working frame) and elapsed [B] (s) moved the anchors.
+    target_from_source [B, 4, 4] (current from remembered working frame) and elapsed [B] (s) moved the
+    anchors.
     """
 
     features: Tensor
@@ -75,20 +79,25 @@ class History:
 
 
 def recall(
-    memory: InstanceMemory, stamps: Tensor, world_from_working: Tensor, settings: MemorySettings, dtype: torch.dtype
+    memory: InstanceMemory,
+    stamps: Tensor,
+    world_from_working: Tensor,
+    settings: MemorySettings,
+    dtype: torch.dtype,
 ) -> tuple[History | None, Tensor]:
-    """The history for a frame at `stamps` [B] (float64 s) and `world_from_working` [B, 4, 4] (float64), and the interval [B] (s).
+    """The history for a frame at `stamps` [B] (float64 s) and `world_from_working` [B, 4, 4] (float64), and
+    the interval [B] (s).
 
-    The interval is what a displacement is divided by: the true gap, or `default_interval` where there is no valid history or
-    no time has passed. Raises ValueError if the batch isn't the remembered one.
+    The interval is what a displacement is divided by: the true gap, or `default_interval` where there is no
+    valid history or no time has passed. Raises ValueError if the batch isn't the remembered one.
     """
     cached = memory.instances
     if cached is None:
         return None, torch.full((len(stamps),), settings.default_interval, dtype=dtype, device=stamps.device)
     if len(stamps) != len(cached.stamps):
         raise ValueError(
-            f"the memory holds {len(cached.stamps)} samples but the frame has {len(stamps)}; start with memory.reset() "
-            "when the batch changes"
+            f"the memory holds {len(cached.stamps)} samples but the frame has {len(stamps)}; "
+            "start with memory.reset() when the batch changes"
         )
     elapsed = (stamps.double() - cached.stamps).to(dtype)
     valid = elapsed.abs() <= settings.max_interval
@@ -103,7 +112,8 @@ def recall(
 def merge_history(
     features: Tensor, anchors: Tensor, class_logits: Tensor, history: History | None
 ) -> tuple[Tensor, Tensor]:
-    """After the single-frame layers: remembered instances first, then the best fresh ones; features [B, N, C], anchors [B, N, 11].
+    """After the single-frame layers: remembered instances first, then the best fresh ones; features [B, N,
+    C], anchors [B, N, 11].
 
     A sample without valid history keeps all its fresh instances.
     """
@@ -118,7 +128,8 @@ def merge_history(
 
 
 def decayed_confidence(class_logits: Tensor, history: History | None, settings: MemorySettings) -> Tensor:
-    """Confidence [B, N]: best class probability, for remembered instances at least `confidence_decay` times the former one."""
+    """Confidence [B, N]: best class probability, for remembered instances at least `confidence_decay` times
+    the former one."""
     confidence = class_logits.detach().float().amax(-1).sigmoid()
     if history is None:
         return confidence
@@ -134,8 +145,8 @@ def assign_track_ids(
 ) -> tuple[Tensor, int]:
     """Identities [B, N] int64 of a frame's instances (-1 = none yet), and the next free id.
 
-    Remembered instances keep theirs; the others get new ones, counted through the batch row by row, once their class probability
-    reaches `threshold`.
+    Remembered instances keep theirs; the others get new ones, counted through the batch row by row, once
+    their class probability reaches `threshold`.
     """
     batch, count = class_logits.shape[:2]
     ids = torch.full((batch, count), -1, dtype=torch.int64, device=class_logits.device)

@@ -1,4 +1,5 @@
-"""Keypoints: where on its box an instance looks (Sparse4D, arXiv 2211.10581, section 3.3; seven fixed, six learned)."""
+"""Keypoints: where on its box an instance looks (Sparse4D, arXiv 2211.10581, section 3.3; seven fixed, six
+learned)."""
 
 from __future__ import annotations
 
@@ -8,16 +9,21 @@ from torch import Tensor, nn
 from dualview.networks.box_state import CENTER, COS_YAW, LOG_SIZE, SIN_YAW, VELOCITY
 
 FIXED_KEYPOINTS: tuple[tuple[float, float, float], ...] = (
-    (0.0, 0.0, 0.0), (0.45, 0.0, 0.0), (-0.45, 0.0, 0.0), (0.0, 0.45, 0.0), (0.0, -0.45, 0.0), (0.0, 0.0, 0.45), (0.0, 0.0, -0.45),
+    (0.0, 0.0, 0.0),
+    (0.45, 0.0, 0.0), (-0.45, 0.0, 0.0),
+    (0.0, 0.45, 0.0), (0.0, -0.45, 0.0),
+    (0.0, 0.0, 0.45), (0.0, 0.0, -0.45),
 )  # fmt: skip
-"""Fractions of (length, width, height) from the centre: the centre itself and nearly the middle of each face."""
+"""Fractions of (length, width, height) from the centre: the centre itself and nearly the middle of each
+face."""
 
 
 class KeypointGenerator(nn.Module):
-    """anchors [B, N, 11], features [B, N, C] -> keypoints [B, N, K, 3] (m, the anchors' frame), fixed ones first.
+    """anchors [B, N, 11], features [B, N, C] -> keypoints [B, N, K, 3] (m, the anchors' frame), fixed ones
+    first.
 
-    A keypoint is R(yaw) (offset * size) + centre; learned offsets are sigmoid(Linear(feature)) - 0.5, inside the box. R is
-    built from the state's raw sine and cosine.
+    A keypoint is R(yaw) (offset * size) + centre; learned offsets are sigmoid(Linear(feature)) - 0.5, inside
+    the box. R is built from the state's raw sine and cosine.
     """
 
     fixed_offsets: Tensor
@@ -33,7 +39,8 @@ class KeypointGenerator(nn.Module):
         offsets = torch.tensor(fixed, dtype=torch.float32).reshape(-1, 3)
         if random_fixed:  # what the published initialisation makes of them
             nn.init.xavier_uniform_(offsets)
-        # A buffer: stored with the weights, never trained, out of the reach of initialisers that walk over parameters.
+        # A buffer: stored with the weights, never trained, out of the reach of initialisers that walk over
+        # parameters.
         self.register_buffer("fixed_offsets", offsets)
         self.count = len(fixed) + learned_count
         self.learned_offsets = nn.Linear(dims, learned_count * 3) if learned_count else None
@@ -56,7 +63,9 @@ class KeypointGenerator(nn.Module):
         return torch.stack([x * cos - y * sin, x * sin + y * cos, z], -1) + anchors[..., None, CENTER]
 
 
-def project_keypoints(keypoints: Tensor, anchors: Tensor, target_from_source: Tensor, elapsed: Tensor) -> Tensor:
+def project_keypoints(
+    keypoints: Tensor, anchors: Tensor, target_from_source: Tensor, elapsed: Tensor
+) -> Tensor:
     """Keypoints [B, N, K, 3] of anchors [B, N, 11], moved with the anchors' velocity and into another frame.
 
     target_from_source [B, 4, 4]; elapsed [B] (s), target time minus source time (Sparse4D, eq. 4).

@@ -1,4 +1,5 @@
-"""Perspective aggregation: instances read the camera images at their keypoints (Sparse4Dv3, arXiv 2311.11722, figure 3)."""
+"""Perspective aggregation: instances read the camera images at their keypoints (Sparse4Dv3, arXiv 2311.11722,
+figure 3)."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ MIN_DEPTH = 1e-5  # m; points at or behind the image plane are invisible
 class CameraViews:
     """What the cameras saw, once a frame for all decoder layers.
 
-    features: L maps [B, V, C, h_l, w_l]. projection [B, V, 4, 4]: working frame -> (u z, v z, z, 1), px of the network's images.
-    image_size: (height, width) px of those images. camera_mask bool [B, V], False = this camera must not count; None = all do.
+    features: L maps [B, V, C, h_l, w_l]. projection [B, V, 4, 4]: working frame -> (u z, v z, z, 1), px of
+    the network's images. image_size: (height, width) px of those images. camera_mask bool [B, V], False =
+    this camera must not count; None = all do.
     """
 
     features: Sequence[Tensor]
@@ -29,8 +31,11 @@ class CameraViews:
     camera_mask: Tensor | None = None
 
 
-def project_to_images(points: Tensor, projection: Tensor, image_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Where points [B, N, K, 3] (m) appear in V images: locations [B, V, N, K, 2] and in_front bool [B, V, N, K].
+def project_to_images(
+    points: Tensor, projection: Tensor, image_size: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Where points [B, N, K, 3] (m) appear in V images: locations [B, V, N, K, 2] and in_front bool [B, V, N,
+    K].
 
     Locations are (u / width, v / height). They mean nothing where `in_front` is False.
     """
@@ -45,9 +50,10 @@ def project_to_images(points: Tensor, projection: Tensor, image_size: tuple[int,
 class PerspectiveAggregation(nn.Module):
     """Features [B, N, C] of instances, enriched by what the images show at their keypoints.
 
-    The weights of all cameras, levels and keypoints of a group share one softmax; masked cameras leave it, so the others take over
-    their share. With `camera_embedding` the module serves any number of cameras; without it, the number is fixed (`camera_count`).
-    residual "cat" returns [B, N, 2 C] = (aggregated, features), "add" returns their sum [B, N, C].
+    The weights of all cameras, levels and keypoints of a group share one softmax; masked cameras leave it, so
+    the others take over their share. With `camera_embedding` the module serves any number of cameras; without
+    it, the number is fixed (`camera_count`). residual "cat" returns [B, N, 2 C] = (aggregated, features),
+    "add" returns their sum [B, N, C].
     """
 
     def __init__(
@@ -94,7 +100,9 @@ class PerspectiveAggregation(nn.Module):
 
     def forward(self, features: Tensor, anchors: Tensor, embedding: Tensor, views: CameraViews) -> Tensor:
         """features, embedding [B, N, C], anchors [B, N, 11]."""
-        locations, visible = project_to_images(self.keypoints(anchors, features), views.projection, views.image_size)
+        locations, visible = project_to_images(
+            self.keypoints(anchors, features), views.projection, views.image_size
+        )
         if self.border_rule == "strict_inside":
             visible = visible & (locations > 0).all(-1) & (locations < 1).all(-1)
         if views.camera_mask is not None:
@@ -103,39 +111,53 @@ class PerspectiveAggregation(nn.Module):
         weights = self.attention_weights(features, embedding, views)
         gathered = deformable_aggregation(views.features, locations, weights)
         output = self.output_projection(gathered)
-        return torch.cat([output, features.to(output.dtype)], -1) if self.residual == "cat" else output + features
+        return (
+            torch.cat([output, features.to(output.dtype)], -1)
+            if self.residual == "cat"
+            else output + features
+        )
 
     def attention_weights(self, features: Tensor, embedding: Tensor, views: CameraViews) -> Tensor:
-        """Weights [B, N, V, L, K, G], summing to one over V, L and K (before the training-time drop of points)."""
+        """Weights [B, N, V, L, K, G], summing to one over V, L and K (before the training-time drop of
+        points)."""
         batch, instances = features.shape[:2]
         cameras = views.projection.shape[1]
         logits = self.weights(features + embedding)
         if self.camera_encoder is not None:
-            # Linear(instance + camera) = Linear(instance) + camera @ W: the wide product runs once, not for every camera.
-            per_camera = nn.functional.linear(self.camera_embedding(views.projection), self.weights.weight)  # [B, V, L K G]
+            # Linear(instance + camera) = Linear(instance) + camera @ W: the wide product runs once, not for
+            # every camera.
+            per_camera = nn.functional.linear(
+                self.camera_embedding(views.projection), self.weights.weight
+            )  # [B, V, L K G]
             logits = logits.unsqueeze(2) + per_camera.unsqueeze(1)
         if logits.numel() != batch * instances * cameras * self.levels * self.keypoints.count * self.groups:
             raise ValueError(
-                f"this network was built without camera embedding for a fixed number of cameras, not for {cameras}; "
-                "give it that rig, or build it with a camera embedding"
+                f"this network was built without camera embedding for a fixed number of cameras, "
+                f"not for {cameras}; give it that rig, or build it with a camera embedding"
             )
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         logits = logits.reshape(batch, instances, cameras, self.levels * self.keypoints.count, self.groups)
         mask = None if views.camera_mask is None else views.camera_mask[:, None, :, None, None]
         if mask is not None:
-            # A finite floor: with every camera masked the softmax stays finite and the product below makes it zero.
+            # A finite floor: with every camera masked the softmax stays finite and the product below makes it
+            # zero.
             logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min / 2)
         weights = logits.flatten(2, 3).softmax(2).unflatten(2, (cameras, -1))
         if mask is not None:
             weights = weights * mask
         weights = weights.unflatten(3, (self.levels, -1))
         if self.training and self.point_dropout > 0:
-            keep = torch.rand(batch, instances, cameras, 1, self.keypoints.count, 1, device=weights.device) > self.point_dropout
+            keep = (
+                torch.rand(batch, instances, cameras, 1, self.keypoints.count, 1, device=weights.device)
+                > self.point_dropout
+            )
             weights = weights * keep / (1 - self.point_dropout)
         return weights
 
     def camera_embedding(self, projection: Tensor) -> Tensor:
         """Embedding [B, V, C] of the cameras from the upper three rows of their projection [B, V, 4, 4]."""
-        with torch.autocast(projection.device.type, enabled=False):  # numbers in the hundreds, to be told apart
+        with torch.autocast(
+            projection.device.type, enabled=False
+        ):  # numbers in the hundreds, to be told apart
             rows = projection[..., :3, :].flatten(-2).to(self.weights.weight.dtype)
             return self.camera_encoder(rows)

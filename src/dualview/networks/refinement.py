@@ -1,4 +1,5 @@
-"""Refinement: an instance corrects its box and says what it is and how good (Sparse4Dv3, arXiv 2311.11722, section 3.2)."""
+"""Refinement: an instance corrects its box and says what it is and how good (Sparse4Dv3, arXiv 2311.11722,
+section 3.2)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ CENTERNESS, YAWNESS = 0, 1  # the two quality logits
 
 @dataclass(frozen=True)
 class Refined:
-    """anchors [B, N, 11]; class_logits [B, N, classes] and quality [B, N, 2] (centerness, yawness logits), None where not asked."""
+    """anchors [B, N, 11]; class_logits [B, N, classes] and quality [B, N, 2] (centerness, yawness logits),
+    None where not asked."""
 
     anchors: Tensor
     class_logits: Tensor | None
@@ -36,10 +38,12 @@ class Scale(nn.Module):
 
 
 class Refinement(nn.Module):
-    """Adds a residual to every number of the box state; the velocity's residual is a displacement, divided by the interval.
+    """Adds a residual to every number of the box state; the velocity's residual is a displacement, divided by
+    the interval.
 
-    Boxes and quality come from feature + embedding, classes from the feature alone. refine_yaw False replaces sine and cosine's
-    residual form: they are then predicted outright, as the published code does; normalize_yaw makes them a unit vector.
+    Boxes and quality come from feature + embedding, classes from the feature alone. refine_yaw False replaces
+    sine and cosine's residual form: they are then predicted outright, as the published code does;
+    normalize_yaw makes them a unit vector.
     """
 
     def __init__(
@@ -53,13 +57,22 @@ class Refinement(nn.Module):
     ) -> None:
         super().__init__()
         self.refine_yaw, self.normalize_yaw = refine_yaw, normalize_yaw
-        self.box = nn.Sequential(*linear_relu_norm(2, 2, dims), nn.Linear(dims, STATE_SIZE), Scale(STATE_SIZE))
+        self.box = nn.Sequential(
+            *linear_relu_norm(2, 2, dims), nn.Linear(dims, STATE_SIZE), Scale(STATE_SIZE)
+        )
         self.classes = nn.Sequential(*linear_relu_norm(1, 2, dims), nn.Linear(dims, class_count))
-        self.quality = nn.Sequential(*linear_relu_norm(1, 2, dims), nn.Linear(dims, 2)) if with_quality else None
+        self.quality = (
+            nn.Sequential(*linear_relu_norm(1, 2, dims), nn.Linear(dims, 2)) if with_quality else None
+        )
         nn.init.constant_(self.classes[-1].bias, -math.log((1 - class_prior) / class_prior))
 
     def forward(
-        self, features: Tensor, anchors: Tensor, embedding: Tensor, interval: Tensor | float, with_classes: bool = True
+        self,
+        features: Tensor,
+        anchors: Tensor,
+        embedding: Tensor,
+        interval: Tensor | float,
+        with_classes: bool = True,
     ) -> Refined:
         """features, embedding [B, N, C]; interval [B] (s) since the last frame, or one number; never zero."""
         placed = features + embedding

@@ -1,9 +1,10 @@
 """Deformable aggregation: every instance reads the feature maps at its own points and sums what it finds.
 
-Sparse4D (Lin et al. 2022, arXiv 2211.10581), section 3.3: f_n = sum over cameras v, levels l and points k of w_nvlk * F_vl(p_nvk), where
-the channels are cut into G groups and each group has its own weights. Two plain forms give the same numbers: `aggregate_dense`
-samples every point in every image (static shapes, the oracle and what an exporter sees), `aggregate_visible` samples only the points that
-an image shows (on a surround rig about one in seven), which is what a CPU wants.
+Sparse4D (Lin et al. 2022, arXiv 2211.10581), section 3.3: f_n = sum over cameras v, levels l and points k of
+w_nvlk * F_vl(p_nvk), where the channels are cut into G groups and each group has its own weights. Two plain
+forms give the same numbers: `aggregate_dense` samples every point in every image (static shapes, the oracle
+and what an exporter sees), `aggregate_visible` samples only the points that an image shows (on a surround rig
+about one in seven), which is what a CPU wants.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ OUTSIDE = -1.0
 def deformable_aggregation(features: Sequence[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of bilinear samples, the form that suits the device.
 
-    features: L maps [B, V, C, h_l, w_l], the levels of V cameras. locations [B, V, N, K, 2]: (x, y) in 0..1 of the image, (0, 0)
-    its upper left corner; outside, features are zero (with the half-pixel blend of `grid_sample`, align_corners False).
-    weights [B, N, V, L, K, G] with G a divisor of C. Returns [B, N, C] in the features' dtype; sums are made in float32 or better,
-    and locations are never rounded below float32. Gradients flow into all three. Raises ValueError if shapes don't fit.
+    features: L maps [B, V, C, h_l, w_l], the levels of V cameras. locations [B, V, N, K, 2]: (x, y) in 0..1
+    of the image, (0, 0) its upper left corner; outside, features are zero (with the half-pixel blend of
+    `grid_sample`, align_corners False). weights [B, N, V, L, K, G] with G a divisor of C. Returns [B, N, C]
+    in the features' dtype; sums are made in float32 or better, and locations are never rounded below float32.
+    Gradients flow into all three. Raises ValueError if shapes don't fit.
     """
     _check_shapes(features, locations, weights)
     tracing = torch.jit.is_tracing() or torch.compiler.is_compiling()
@@ -34,7 +36,8 @@ def deformable_aggregation(features: Sequence[Tensor], locations: Tensor, weight
 
 
 def aggregate_dense(features: Sequence[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
-    """`deformable_aggregation` by one `grid_sample` a level over all cameras and points; shapes don't depend on the data."""
+    """`deformable_aggregation` by one `grid_sample` a level over all cameras and points; shapes don't depend
+    on the data."""
     batch, cameras, instances = locations.shape[:3]
     channels, groups = features[0].shape[2], weights.shape[-1]
     dtype = torch.promote_types(locations.dtype, torch.float32)
@@ -68,7 +71,9 @@ def aggregate_visible(features: Sequence[Tensor], locations: Tensor, weights: Te
             point_weights = weights[b, instance, v, :, point].to(dtype)  # [P, L, G]
             found = 0.0
             for index, level in enumerate(features):
-                sampled = F.grid_sample(level[b, v].unsqueeze(0).to(dtype), grid, align_corners=False)  # [1, C, 1, P]
+                sampled = F.grid_sample(
+                    level[b, v].unsqueeze(0).to(dtype), grid, align_corners=False
+                )  # [1, C, 1, P]
                 sampled = sampled.view(groups, channels // groups, -1)
                 found = found + sampled * point_weights[:, index].T.unsqueeze(1)
             total = total.index_add(0, instance, found.flatten(0, 1).T)
@@ -81,11 +86,12 @@ def _check_shapes(features: Sequence[Tensor], locations: Tensor, weights: Tensor
     expected = (batch, instances, cameras, len(features), points)
     if weights.dim() != 6 or tuple(weights.shape[:5]) != expected or features[0].shape[2] % weights.shape[-1]:
         raise ValueError(
-            f"weights must be [B, N, V, L, K, G] = {[*expected, 'G']} with G a divisor of the {features[0].shape[2]} "
-            f"channels, got {list(weights.shape)}"
+            f"weights must be [B, N, V, L, K, G] = {[*expected, 'G']} with G a divisor of the "
+            f"{features[0].shape[2]} channels, got {list(weights.shape)}"
         )
     for level in features:
         if level.dim() != 5 or tuple(level.shape[:2]) != (batch, cameras):
             raise ValueError(
-                f"feature maps must be [B, V, C, h, w] with B = {batch} and V = {cameras} as in the locations, got {list(level.shape)}"
+                f"feature maps must be [B, V, C, h, w] with B = {batch} and V = {cameras} as in the "
+                f"locations, got {list(level.shape)}"
             )
