@@ -25,6 +25,7 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -212,15 +213,20 @@ def install_interfaces() -> None:
     """Generate the messages into a staging folder, then move them into the environment, file by file."""
     with tempfile.TemporaryDirectory(prefix="dualview_interfaces_") as folder:
         stage = Path(folder) / "stage"
-        for package in (*interfaces.COMPAT_PACKAGES, "dualview"):
-            say(f"generating and compiling the messages of {package}")
+        packages = (*interfaces.COMPAT_PACKAGES, "dualview")
+        say(f"generating and compiling the messages of {', '.join(packages)}")
+
+        def build(package: str) -> None:
             options = ["-DDUALVIEW_INTERFACES_ONLY=ON"] if package == "dualview" else []
             interfaces.build(package, Path(folder) / package, VENV, VENV / "bin" / "python", stage, *options)
+
+        with ThreadPoolExecutor(max_workers=2) as pool:  # configuring uses one core only
+            list(pool.map(build, packages))
         staged = stage / VENV.relative_to("/")
         # Without an __init__.py, site-packages/dualview is no package of its own: `import dualview` finds the checkout's, which
         # extends its path to this folder (src/dualview/__init__.py).
         (staged / site_packages().relative_to(VENV) / "dualview" / "__init__.py").unlink()
-        for name in ("tf2_msgs", "vision_msgs", "dualview"):
+        for name in packages:
             shutil.rmtree(site_packages() / name / "msg", ignore_errors=True)
         interfaces.move_tree(staged, VENV)
 

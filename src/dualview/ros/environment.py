@@ -11,6 +11,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from dualview.resources import find_directories
+
 # Fast DDS 3 (Kilted and later) reads the first, Fast DDS 2 (Jazzy) the second.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 
@@ -19,39 +21,29 @@ PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES
 MALLOC_SETTINGS = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "134217728"}
 
 
-def share_directory() -> Path:
-    """The folder that holds launch/, config/ and models/: share/dualview of an installed package, or the checkout.
-
-    Raises FileNotFoundError when the package is not wholly installed.
-    """
-    package = Path(__file__).resolve().parent.parent
-    candidates = [package.parent.parent]  # checkout: src/dualview -> the repository
-    candidates += [parent / "share" / "dualview" for parent in package.parents if parent.name in ("lib", "local")]
-    candidates += [parent.parent / "share" / "dualview" for parent in package.parents if parent.name == "lib"]
-    candidates.append(Path(sys.prefix) / "share" / "dualview")
-    for candidate in candidates:
-        if (candidate / "config" / "fastdds_images.xml").is_file():
-            return candidate
+def image_profile() -> Path:
+    """The Fast DDS profile that comes with the package. Raises FileNotFoundError when the package is not wholly installed."""
+    for directory in find_directories("config"):
+        if (directory / "fastdds_images.xml").is_file():
+            return directory / "fastdds_images.xml"
     raise FileNotFoundError(
-        f"dualview's config folder is in none of {', '.join(str(c) for c in candidates)}: build the package with colcon, "
-        "or run `make venv` in a checkout"
+        "dualview's config/fastdds_images.xml is not installed: build the package with colcon or pip, or run `make venv` in a checkout"
     )
 
 
 def additions(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that `environment` lacks for running our nodes. What a user has set is never overridden.
 
-    - AMENT_PREFIX_PATH: the Python prefix when unset, which is the ament prefix where ROS 2 comes from wheels.
+    - AMENT_PREFIX_PATH: Python's own prefix joins it where that holds an ament index, as it does where ROS 2 comes from wheels.
     - The Fast DDS profile for images, when neither of its variables is set and no other transport configuration is chosen.
     - The limits of glibc's allocator; they take effect only in processes started with them.
     """
     added = {name: value for name, value in MALLOC_SETTINGS.items() if name not in environment}
-    if not environment.get("AMENT_PREFIX_PATH"):
-        added["AMENT_PREFIX_PATH"] = sys.prefix
-    chosen = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
-    if not any(environment.get(name) for name in chosen):
-        profile = str(share_directory() / "config" / "fastdds_images.xml")
-        added.update(dict.fromkeys(PROFILE_VARIABLES, profile))
+    prefixes = [prefix for prefix in environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    if sys.prefix not in prefixes and (Path(sys.prefix) / "share" / "ament_index").is_dir():
+        added["AMENT_PREFIX_PATH"] = os.pathsep.join([*prefixes, sys.prefix])
+    if not any(environment.get(name) for name in (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")):
+        added.update(dict.fromkeys(PROFILE_VARIABLES, str(image_profile())))
     return added
 
 
