@@ -11,7 +11,9 @@ def test_camera_vector_order():
     bev = torch.tensor([[11.0, 12, 0], [13, 14, 0], [0, 0, 15]]).view(1, 3, 3)
     ego_from_camera = torch.eye(4).view(1, 1, 4, 4).clone()
     ego_from_camera[0, 0, :3] = torch.arange(16.0, 28.0).view(3, 4)
-    assert camera_vector(intrinsics, ego_from_camera, image, bev).flatten().tolist() == list(range(1, CAMERA_NUMBERS + 1))
+    assert camera_vector(intrinsics, ego_from_camera, image, bev).flatten().tolist() == list(
+        range(1, CAMERA_NUMBERS + 1)
+    )
     plain = camera_vector(intrinsics, ego_from_camera).flatten()
     assert plain[4:15].tolist() == [1, 0, 0, 0, 1, 0, 1, 0, 0, 1, 1]
 

@@ -11,7 +11,11 @@ from dualview.networks.feature_pyramid import FeaturePyramid
 def test_odd_sizes_and_top_down_flow():
     torch.manual_seed(0)
     pyramid = FeaturePyramid((4, 6, 8), 5)
-    features = [torch.randn(1, 4, 9, 15), torch.randn(1, 6, 5, 8), torch.randn(1, 8, 3, 4, requires_grad=True)]
+    features = [
+        torch.randn(1, 4, 9, 15),
+        torch.randn(1, 6, 5, 8),
+        torch.randn(1, 8, 3, 4, requires_grad=True),
+    ]
     levels = pyramid(features)
     assert [tuple(level.shape) for level in levels] == [(1, 5, 9, 15), (1, 5, 5, 8), (1, 5, 3, 4)]
     levels[0].sum().backward()

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from dualview.geometry.bev_grid import BevGrid
-from dualview.networks.lift_splat import DepthBins, frustum, frustum_in_ego, lift_splat, plan_lift_splat, voxel_index
+from dualview.networks.lift_splat import (
+    DepthBins,
+    frustum,
+    frustum_in_ego,
+    lift_splat,
+    plan_lift_splat,
+    voxel_index,
+)
 
 GRID = BevGrid.centered(16.0, 1.0)
 BINS = DepthBins(1.0, 21.0, 0.5)
@@ -13,7 +20,9 @@ IMAGE, FEATURE = (64, 128), (8, 16)
 
 def camera(yaw: float = 0.0, height: float = 1.5) -> torch.Tensor:
     """image_from_ego [4, 4] of a level camera at the ego origin, looking along `yaw` (rad)."""
-    forward = torch.tensor([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]], dtype=torch.float64)  # optical axes from ego axes
+    forward = torch.tensor(
+        [[0.0, -1, 0], [0, 0, -1], [1, 0, 0]], dtype=torch.float64
+    )  # optical axes from ego axes
     c, s = torch.cos(torch.tensor(yaw)).double(), torch.sin(torch.tensor(yaw)).double()
     turn = torch.tensor([[c, s, 0], [-s, c, 0], [0, 0, 1]], dtype=torch.float64)
     camera_from_ego = torch.eye(4, dtype=torch.float64)
@@ -103,7 +112,11 @@ def test_batch_elements_do_not_mix():
 
 
 def test_rounding_at_the_lower_border():
-    lower, cell, size = torch.tensor([-2.0, -2.0, -5.0]), torch.tensor([1.0, 1.0, 8.0]), torch.tensor([4, 3, 1])
+    lower, cell, size = (
+        torch.tensor([-2.0, -2.0, -5.0]),
+        torch.tensor([1.0, 1.0, 8.0]),
+        torch.tensor([4, 3, 1]),
+    )
     points = torch.tensor([[-2.5, 0.1, 0.0], [-1.5, 0.1, 0.0], [1.99, 0.99, 2.9], [2.0, 0.0, 0.0], [0.0, 0.0, -12.0],
                            [float("nan"), 0.0, 0.0], [1e30, 0.0, 0.0]])  # fmt: skip
     assert voxel_index(points, lower, cell, size).tolist() == [-1, 8, 11, -1, -1, -1, -1]

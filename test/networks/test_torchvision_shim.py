@@ -9,11 +9,16 @@ from dualview.networks.torchvision_shim import torchvision_ops_are_missing
 
 
 def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def test_timm_can_be_imported_in_a_fresh_process():
-    assert run("from dualview.networks.torchvision_shim import import_timm; print(import_timm().__name__)") == "timm"
+    assert (
+        run("from dualview.networks.torchvision_shim import import_timm; print(import_timm().__name__)")
+        == "timm"
+    )
 
 
 def test_it_also_helps_after_an_import_has_failed():

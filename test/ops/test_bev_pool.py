@@ -25,7 +25,9 @@ def test_gradients():
     depth, context, cell = random_case()
     plan = plan_bev_pool(cell, 7)
     assert torch.autograd.gradcheck(
-        lambda d, c: bev_pool(d, c, plan), (depth.requires_grad_(), context.requires_grad_()), check_batched_grad=False
+        lambda d, c: bev_pool(d, c, plan),
+        (depth.requires_grad_(), context.requires_grad_()),
+        check_batched_grad=False,
     )
 
 

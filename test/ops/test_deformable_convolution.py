@@ -18,7 +18,13 @@ def tensors(groups=2, kernel=3, stride=1, padding=1, dilation=1):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"groups": 1}, {"groups": 4, "stride": 2}, {"dilation": 2, "padding": 2}, {"kernel": 1, "padding": 0}],
+    [
+        {},
+        {"groups": 1},
+        {"groups": 4, "stride": 2},
+        {"dilation": 2, "padding": 2},
+        {"kernel": 1, "padding": 0},
+    ],
 )
 def test_zero_offsets_are_an_ordinary_convolution(options):
     features, weight, offsets, plain = tensors(**options)
@@ -32,16 +38,22 @@ def test_whole_offsets_shift_the_image():
     offsets[:, 0::2], offsets[:, 1::2] = 1.0, -2.0
     moved = functional.pad(features, (3, 1, 1, 2))  # margin 1 for the kernel; 1 down and 2 left
     expected = functional.conv2d(moved, weight, groups=2)[..., 1:7, :7]
-    assert torch.allclose(deformable_convolution(features, offsets, weight, padding=1, groups=2), expected, atol=1e-12)
+    assert torch.allclose(
+        deformable_convolution(features, offsets, weight, padding=1, groups=2), expected, atol=1e-12
+    )
 
 
 def test_gradients():
     features, weight, offsets, _ = tensors()
     features, weight = features[:1, :, :3, :4].clone(), weight[:2]
-    offsets = torch.rand(1, 18, 3, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 0.8 + 0.1
+    offsets = (
+        torch.rand(1, 18, 3, 4, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * 0.8 + 0.1
+    )
     bias = torch.zeros(2, dtype=torch.float64)
     arguments = tuple(t.requires_grad_() for t in (features, offsets, weight, bias))
-    assert torch.autograd.gradcheck(lambda f, o, w, b: deformable_convolution(f, o, w, b, padding=1, groups=2), arguments)
+    assert torch.autograd.gradcheck(
+        lambda f, o, w, b: deformable_convolution(f, o, w, b, padding=1, groups=2), arguments
+    )
 
 
 def test_shapes_that_do_not_fit_are_named():

@@ -10,7 +10,9 @@ def pytest_terminal_summary(terminalreporter) -> None:
         return
     terminalreporter.section("parity: largest error a case")
     for case in sorted({record.case for record in RECORDED}):
-        worst = max((record for record in RECORDED if record.case == case), key=lambda record: record.of_tolerance)
+        worst = max(
+            (record for record in RECORDED if record.case == case), key=lambda record: record.of_tolerance
+        )
         count = sum(record.case == case for record in RECORDED)
         terminalreporter.write_line(
             f"{case:34} {count:4} tensors   worst: {worst.tensor:36} error {worst.largest:.2e} = {worst.of_tolerance:6.1%} of tolerance"

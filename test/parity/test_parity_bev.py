@@ -90,7 +90,9 @@ def load_published(module: torch.nn.Module, weights: dict[str, Tensor], names: d
         prefix = max((p for p in names if key == p or key.startswith(p + ".")), key=len)
         renamed[key] = names[prefix] + key.removeprefix(prefix)
     assert sorted(renamed.values()) == sorted(k for k in weights if not k.endswith("num_batches_tracked"))
-    missing, unexpected = module.load_state_dict({ours: weights[theirs] for ours, theirs in renamed.items()}, strict=False)
+    missing, unexpected = module.load_state_dict(
+        {ours: weights[theirs] for ours, theirs in renamed.items()}, strict=False
+    )
     assert not unexpected and all(key.endswith("num_batches_tracked") for key in missing)
 
 
@@ -103,7 +105,9 @@ def test_parity_lift_splat_geometry(name: str) -> None:
     case = golden_case("bev", name)
     inputs, config = case.inputs, case.config
     grid, z_cells = grid_of(config)
-    template = frustum(tuple(config["input_size"]), inputs["depth"].shape[-2:], bins_of(config), corner_aligned=True)
+    template = frustum(
+        tuple(config["input_size"]), inputs["depth"].shape[-2:], bins_of(config), corner_aligned=True
+    )
     case.check("frustum", template)
 
     points = frustum_in_ego(template, projection(inputs))
@@ -137,13 +141,17 @@ def test_parity_image_augmentation() -> None:
             flip[0, 0], flip[0, 2] = -1.0, width
         angle = math.radians(draw["rotate_deg"])
         rotation = torch.eye(3, dtype=torch.float64)
-        rotation[:2, :2] = torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+        rotation[:2, :2] = torch.tensor(
+            [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
+        )
         centre = torch.tensor([width / 2, height / 2], dtype=torch.float64)
         rotation[:2, 2] = centre - rotation[:2, :2] @ centre
         affine[draw["b"], draw["cam"]] = (rotation @ flip @ crop @ resize).float()
     case.check("aug_post_rots", torch.cat([torch.cat([affine[..., :2, :2], torch.zeros_like(affine[..., :2, :1])], -1),
                                            torch.eye(3)[2].expand_as(affine[..., :1, :])], -2), atol=1e-4)  # fmt: skip
-    case.check("aug_post_trans", torch.cat([affine[..., :2, 2], torch.zeros_like(affine[..., :1, 2])], -1), atol=1e-4)
+    case.check(
+        "aug_post_trans", torch.cat([affine[..., :2, 2], torch.zeros_like(affine[..., :1, 2])], -1), atol=1e-4
+    )
     assert (image_augmentation(case.inputs) - affine).abs().max() < 1e-4
 
 
@@ -153,7 +161,9 @@ def test_parity_depth_net(name: str) -> None:
     inputs, config = case.inputs, case.config
     weights = without_prefix(case.weights, "depth_net.")
     bins, (grid, z_cells) = bins_of(config), grid_of(config)
-    blocks = len({key.split(".")[1] for key in weights if key.startswith("depth_conv.") and ".conv2.weight" in key})
+    blocks = len(
+        {key.split(".")[1] for key in weights if key.startswith("depth_conv.") and ".conv2.weight" in key}
+    )
     net = DepthNet(
         config["in_channels"], weights["reduce_conv.0.weight"].shape[0], bins.count, config["out_channels"], blocks,
         pooled_context=config["use_aspp"], deformable=config["use_dcn"],
@@ -173,7 +183,11 @@ def test_parity_depth_net(name: str) -> None:
     template = frustum(tuple(config["input_size"]), inputs["x"].shape[-2:], bins, corner_aligned=True)
     plan = plan_lift_splat(projection(inputs), None, template, grid, "truncate", z_cells)
     bev = lift_splat(
-        probability.unflatten(0, batch_and_cameras), prediction.context.unflatten(0, batch_and_cameras), plan, grid, z_cells
+        probability.unflatten(0, batch_and_cameras),
+        prediction.context.unflatten(0, batch_and_cameras),
+        plan,
+        grid,
+        z_cells,
     )
     case.check("bev", bev, atol=2e-5, rtol=1e-5)
 
@@ -192,14 +206,19 @@ def test_parity_bev_encoder(name: str) -> None:
     case = golden_case("bev", name)
     weights, config = case.weights, case.config
     count = len(config["num_layer"])
-    channels = tuple(weights[f"img_bev_encoder_backbone.layers.{i}.0.conv1.weight"].shape[0] for i in range(count))
+    channels = tuple(
+        weights[f"img_bev_encoder_backbone.layers.{i}.0.conv1.weight"].shape[0] for i in range(count)
+    )
     preprocess = len({k.split(".")[3] for k in weights if k.startswith("pre_process_net.layers.0.")})
     encoder = BevEncoder(
         config["C"], config["out"], channels, (2,) * count, tuple(config["num_layer"]), preprocess
     ).eval()  # fmt: skip
     names = {"pyramid.fuse": "img_bev_encoder_neck.conv"}
     names |= {f"pyramid.refine.{i}": f"img_bev_encoder_neck.up2.{i + 1}" for i in (0, 1, 3)}
-    for ours, theirs, stages in (("stages", "img_bev_encoder_backbone", count), ("preprocess", "pre_process_net", 1)):
+    for ours, theirs, stages in (
+        ("stages", "img_bev_encoder_backbone", count),
+        ("preprocess", "pre_process_net", 1),
+    ):
         for i in range(stages):
             names[f"{ours}.stages.{i}"] = f"{theirs}.layers.{i}"
             names[f"{ours}.stages.{i}.0.shortcut"] = f"{theirs}.layers.{i}.0.downsample"
@@ -228,7 +247,9 @@ class ImageEncoder(torch.nn.Module):
 def test_parity_image_encoder() -> None:
     case = golden_case("sparse4d", "9_image_encoder")
     encoder = ImageEncoder(case.config).eval()
-    encoder.load_state_dict({image_encoder_name(key): value for key, value in case.weights.items()}, strict=True)
+    encoder.load_state_dict(
+        {image_encoder_name(key): value for key, value in case.weights.items()}, strict=True
+    )
     images = case.inputs["img_q"].float() / 32
     batch_and_cameras = images.shape[:2]
 

@@ -17,7 +17,9 @@ def test_the_nearest_return_of_a_patch_counts():
     assert depth_target(depth_map, 4, BINS).bin.tolist() == [[[1, -1]]]
 
 
-@pytest.mark.parametrize(("depth", "bin_index"), [(1.9, -1), (0.5, -1), (2.0, 0), (3.99, 0), (9.99, 3), (10.0, -1), (80.0, -1)])
+@pytest.mark.parametrize(
+    ("depth", "bin_index"), [(1.9, -1), (0.5, -1), (2.0, 0), (3.99, 0), (9.99, 3), (10.0, -1), (80.0, -1)]
+)
 def test_borders_of_the_bins(depth, bin_index):
     assert depth_target(torch.full((1, 1), depth), 1, BINS).bin.item() == bin_index
 
@@ -39,7 +41,9 @@ def test_no_returns_give_no_loss():
 def test_dense_loss_by_hand():
     predictions = [torch.tensor([[5.0, 70.0]]), torch.tensor([[1.0]])]
     depth_maps = [torch.tensor([[4.0, 58.0]]), torch.tensor([[-1.0]])]
-    assert math.isclose(dense_depth_loss(predictions, depth_maps).item(), 0.2 * (1 + 2) / (2 * 2), rel_tol=1e-6)
+    assert math.isclose(
+        dense_depth_loss(predictions, depth_maps).item(), 0.2 * (1 + 2) / (2 * 2), rel_tol=1e-6
+    )
 
 
 def test_patches_must_fit():

@@ -62,7 +62,9 @@ def load_detector(
         detector = build_detector(_overridden(preset_config(name), overrides), seed)
     else:
         known = sorted({*PRESETS, *shipped})
-        raise ConfigError(f"'{name}' is neither a file nor a detector by name; by name there are {', '.join(known)}")
+        raise ConfigError(
+            f"'{name}' is neither a file nor a detector by name; by name there are {', '.join(known)}"
+        )
     return detector.to(resolve_device(device)).eval()
 
 
@@ -75,7 +77,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"'{device}' is no device: say auto, cpu or cuda") from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device '{device}' was asked for, but torch {torch.__version__} sees no GPU: use auto or cpu")
+        raise ConfigError(
+            f"device '{device}' was asked for, but torch {torch.__version__} sees no GPU: use auto or cpu"
+        )
     return resolved
 
 
@@ -105,7 +109,9 @@ def read_metadata(path: Path) -> dict[str, str]:
     except FileNotFoundError as error:
         raise WeightsError(f"there is no checkpoint '{path}'") from error
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"'{path}' is not a readable .safetensors file ({error}): fetch or write it again") from error
+        raise WeightsError(
+            f"'{path}' is not a readable .safetensors file ({error}): fetch or write it again"
+        ) from error
 
 
 def load_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None) -> DualView:
@@ -155,7 +161,7 @@ def read_tensors(path: Path, allow_pickle: bool = False) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         try:
             with safe_open(str(path), "pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+                return {name: file.get_tensor(name) for name in file.keys()}
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"'{path}' is not a readable .safetensors file ({error})") from error
     if not allow_pickle:
@@ -178,8 +184,11 @@ def read_tensors(path: Path, allow_pickle: bool = False) -> dict[str, Tensor]:
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _overridden(config: DetectorConfig, overrides: Mapping[str, Any] | None) -> DetectorConfig:

@@ -68,24 +68,32 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         largest = max(self.backbone.strides)
         if any(edge % largest for edge in self.image_size):
-            raise ValueError(f"image_size {self.image_size} must be a multiple of the backbone's largest stride {largest}")
+            raise ValueError(
+                f"image_size {self.image_size} must be a multiple of the backbone's largest stride {largest}"
+            )
         if self.decoder.num_levels != len(self.backbone.strides):
             raise ValueError(
                 f"decoder.num_levels is {self.decoder.num_levels} but the backbone has {len(self.backbone.strides)} strides"
             )
         if self.decoder.class_count != len(self.class_names):
-            raise ValueError(f"decoder.class_count is {self.decoder.class_count} for {len(self.class_names)} class_names")
+            raise ValueError(
+                f"decoder.class_count is {self.decoder.class_count} for {len(self.class_names)} class_names"
+            )
         if self.decoder.use_bev != (self.bev is not None):
             raise ValueError("decoder.use_bev must be true with a bev section and false without")
         if self.bev is not None and self.bev.image_stride not in self.backbone.strides:
-            raise ValueError(f"bev.image_stride {self.bev.image_stride} is none of the strides {self.backbone.strides}")
+            raise ValueError(
+                f"bev.image_stride {self.bev.image_stride} is none of the strides {self.backbone.strides}"
+            )
         if not 0 <= self.dense_depth_levels <= len(self.backbone.strides):
             raise ValueError(f"dense_depth_levels must lie between 0 and {len(self.backbone.strides)}")
         matrix = self.working_from_ego_matrix
         if not torch.allclose(matrix[:3, :3] @ matrix[:3, :3].T, torch.eye(3, dtype=matrix.dtype), atol=1e-4):
             raise ValueError("working_from_ego must be a rigid transform: its rotation is not orthonormal")
         if self.bev is not None and self.working_from_ego != IDENTITY:
-            raise ValueError("a BEV map lies in the ego frame: working_from_ego must be the identity with a bev section")
+            raise ValueError(
+                "a BEV map lies in the ego frame: working_from_ego must be the identity with a bev section"
+            )
 
     @property
     def working_from_ego_matrix(self) -> Tensor:

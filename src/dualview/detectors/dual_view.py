@@ -38,7 +38,12 @@ from dualview.networks.perspective_aggregation import CameraViews
 from dualview.ops.bev_pool import BevPoolPlan
 from dualview.scene.frame import SurroundFrame
 
-_SEEN_HEIGHTS = (-1.0, 0.0, 1.0, 2.0)  # m above the ego origin: a BEV cell is seen if a camera sees it at one of these
+_SEEN_HEIGHTS = (
+    -1.0,
+    0.0,
+    1.0,
+    2.0,
+)  # m above the ego origin: a BEV cell is seen if a camera sees it at one of these
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,9 @@ class DualView(nn.Module):
             config.backbone.name, config.backbone.strides, config.backbone.widths, config.backbone.recompute
         )
         self.feature_pyramid = FeaturePyramid(self.image_backbone.channels, channels)
-        self.dense_depth = DenseDepth(channels, config.dense_depth_levels) if config.dense_depth_levels else None
+        self.dense_depth = (
+            DenseDepth(channels, config.dense_depth_levels) if config.dense_depth_levels else None
+        )
         self.bev_branch = BevBranch(config.bev, channels, channels) if config.bev is not None else None
         self.decoder = Decoder(config.decoder, anchors)
 
@@ -152,7 +159,9 @@ class DualView(nn.Module):
         if self.training:
             raise ValueError("step() needs evaluation mode: call detector.eval() first")
         clock = _Clock(self.device)
-        inputs = inputs_from_frames([frame], self.config.image_size, self.config.working_from_ego_matrix, self.device)
+        inputs = inputs_from_frames(
+            [frame], self.config.image_size, self.config.working_from_ego_matrix, self.device
+        )
         clock.tick("inputs")
         features = self.encode_images(inputs.images)
         clock.tick("image_encoder")
@@ -161,8 +170,12 @@ class DualView(nn.Module):
         decoder = self.decode(features, bev, inputs, state.memory)
         clock.tick("decoder")
         tracks = self._tracks(decoder)
-        centers = tracks.transformed(self.config.working_from_ego_matrix).center  # the working frame, as the projections
-        seen = seen_by_cameras(centers, inputs.image_from_working[0].cpu(), inputs.camera_mask[0].cpu(), frame.image_size)
+        centers = tracks.transformed(
+            self.config.working_from_ego_matrix
+        ).center  # the working frame, as the projections
+        seen = seen_by_cameras(
+            centers, inputs.image_from_working[0].cpu(), inputs.camera_mask[0].cpu(), frame.image_size
+        )
         age = state.ages.of(tracks.track_id)
         remembered = decoder.memory.instances.track_ids[0].cpu()
         next_ages = TrackAges(remembered, state.ages.of(remembered))

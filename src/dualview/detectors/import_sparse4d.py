@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
+from dualview.detectors.checkpoint import build_detector
+from dualview.detectors.config import DetectorConfig, Matrix4
+from dualview.detectors.dual_view import DualView
+from dualview.detectors.presets import preset_config
 from dualview.errors import ConfigError, WeightsError
 from dualview.networks.anchor_encoder import AnchorEncoderConfig
 from dualview.networks.decoder_config import DecoderConfig
@@ -21,7 +28,8 @@ _IMAGE_ENCODER = (
 
 
 def image_encoder_name(published: str) -> str | None:
-    """Our name of a parameter of the backbone, the neck or the depth branch; None if it belongs to something else."""
+    """Our name of a parameter of the backbone, the neck or the depth branch; None if it belongs to something
+    else."""
     for pattern, ours in _IMAGE_ENCODER:
         if match := re.fullmatch(pattern, published):
             return match.expand(ours)
@@ -38,10 +46,16 @@ AGGREGATION_NAMES = {
     "kps_generator.learnable_fc": "keypoints.learned_offsets", "weights_fc": "weights", "output_proj": "output_projection",
 }  # fmt: skip
 ATTENTION_NAMES = {"attn": "attention"}
-FEED_FORWARD_NAMES = {"pre_norm": "norm", "layers.0.0": "expand", "layers.1": "contract", "identity_fc": "identity"}
+FEED_FORWARD_NAMES = {
+    "pre_norm": "norm",
+    "layers.0.0": "expand",
+    "layers.1": "contract",
+    "identity_fc": "identity",
+}
 REFINEMENT_NAMES = {"layers": "box", "cls_layers": "classes", "quality_layers": "quality"}
 
-# Operation -> (our module in a decoder layer, names inside). The place of a "norm" depends on what it follows.
+# Operation -> (our module in a decoder layer, names inside). The place of a "norm" depends on what it
+# follows.
 _OPERATIONS = {
     "temp_gnn": ("temporal_attention", ATTENTION_NAMES),
     "gnn": ("self_attention", ATTENTION_NAMES),
@@ -69,11 +83,13 @@ def rename_start(name: str, starts: dict[str, str]) -> str | None:
     return None
 
 
-def map_head_keys(published: Iterable[str], operation_order: Sequence[str], prefix: str = "head.") -> dict[str, str]:
+def map_head_keys(
+    published: Iterable[str], operation_order: Sequence[str], prefix: str = "head."
+) -> dict[str, str]:
     """Published name -> name in our `Decoder`, for every key under `prefix` that has a use.
 
-    operation_order: the parts of all layers, as in the published config or `DecoderConfig.operation_order`. Keys of
-    `HEAD_NAMES_WITHOUT_USE` are left out. Raises WeightsError with the names that fit nowhere.
+    operation_order: the parts of all layers, as in the published config or `DecoderConfig.operation_order`.
+    Keys of `HEAD_NAMES_WITHOUT_USE` are left out. Raises WeightsError with the names that fit nowhere.
     """
     places = _layer_places(operation_order)
     mapping: dict[str, str] = {}
@@ -164,7 +180,9 @@ def decoder_config(head: Mapping[str, Any], quirks: ReferenceQuirks) -> DecoderC
         quirks=quirks,
     )
     if config.operation_order != order:
-        raise ConfigError(f"this head's order of operations is not one of ours: {order}; expected {config.operation_order}")
+        raise ConfigError(
+            f"this head's order of operations is not one of ours: {order}; expected {config.operation_order}"
+        )
     return config
 
 
@@ -179,3 +197,93 @@ def encoder_config(encoder: Mapping[str, Any]) -> AnchorEncoderConfig:
         in_loops=encoder["in_loops"],
         out_loops=encoder["out_loops"],
     )
+
+
+# nuScenes' LIDAR_TOP (x right, y forward, z up, 1.84 m above the ground) from its ego frame: the frame that
+# published weights think in. The calibrated tilt of the individual vehicle (below one degree) is left out.
+LIDAR_TOP_FROM_EGO: Matrix4 = (
+    (0.0, -1.0, 0.0, 0.0),
+    (1.0, 0.0, 0.0, -0.943713),
+    (0.0, 0.0, 1.0, -1.84023),
+    (0.0, 0.0, 0.0, 1.0),
+)
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """used: published name -> our name; dropped: published name -> why it has no use."""
+
+    used: dict[str, str]
+    dropped: dict[str, str]
+
+
+def published_config() -> DetectorConfig:
+    """The detector that the published ResNet-50 checkpoint is, with the behaviour that its weights were
+    trained with."""
+    config = preset_config("sparse4d-r50")
+    decoder = replace(config.decoder, quirks=ReferenceQuirks.reference_compatible())
+    return replace(config, decoder=decoder, working_from_ego=LIDAR_TOP_FROM_EGO)
+
+
+def map_keys(published: Iterable[str], config: DetectorConfig) -> ImportReport:
+    """Where every published key goes. Raises WeightsError naming all keys that are neither used nor known to
+    be useless."""
+    published = list(published)
+    head = [key for key in published if key.startswith("head.")]
+    used = {
+        key: f"decoder.{ours}" for key, ours in map_head_keys(head, config.decoder.operation_order).items()
+    }
+    dropped = {
+        f"head.{name}": why for name, why in HEAD_NAMES_WITHOUT_USE.items() if f"head.{name}" in published
+    }
+    unknown = []
+    for key in published:
+        if key in used or key in dropped:
+            continue
+        ours = image_encoder_name(key)
+        if ours is None:
+            unknown.append(key)
+        else:
+            used[key] = ours
+    if unknown:
+        raise WeightsError(
+            f"{len(unknown)} keys of the checkpoint are unknown: {_listed(unknown)}; is it a Sparse4Dv3 checkpoint?"
+        )
+    return ImportReport(used, dropped)
+
+
+def import_sparse4dv3(
+    published: Mapping[str, Tensor], config: DetectorConfig | None = None
+) -> tuple[DualView, ImportReport]:
+    """A detector with the weights of a published Sparse4Dv3 state_dict, and what became of every key.
+
+    config: of the detector; the published ResNet-50 one if None. A prefix `module.` on all keys is taken off.
+
+    Raises WeightsError naming all keys that are unknown, missing, or of another shape than the network's.
+    """
+    if published and all(key.startswith("module.") for key in published):
+        published = {key.removeprefix("module."): value for key, value in published.items()}
+    config = published_config() if config is None else config
+    report = map_keys(published, config)
+    detector = build_detector(config)
+    wanted = detector.state_dict()
+    misshapen = [
+        f"{key} is {list(published[key].shape)}, should be {list(wanted[ours].shape)}"
+        for key, ours in report.used.items()
+        if ours in wanted and published[key].shape != wanted[ours].shape
+    ]
+    if misshapen:
+        raise WeightsError(f"{len(misshapen)} weights don't fit {config.name}: {_listed(misshapen, '; ')}")
+    homeless = [key for key, ours in report.used.items() if ours not in wanted]
+    if homeless:
+        raise WeightsError(f"{len(homeless)} keys have no place in {config.name}: {_listed(homeless)}")
+    missing = [name for name in wanted if name not in set(report.used.values())]
+    if missing:
+        raise WeightsError(f"the checkpoint lacks {len(missing)} weights (by our names): {_listed(missing)}")
+    detector.load_state_dict({ours: published[key] for key, ours in report.used.items()}, strict=True)
+    return detector, report
+
+
+def _listed(names: Sequence[str], separator: str = ", ") -> str:
+    shown = separator.join(names[:12])
+    return f"{shown} and {len(names) - 12} more" if len(names) > 12 else shown

@@ -53,7 +53,9 @@ class DetectorInputs:
     def to(self, device: torch.device | str) -> DetectorInputs:
         """The same batch on another device."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: v.to(device, non_blocking=True) for k, v in given.items() if v is not None})
+        return replace(
+            self, **{k: v.to(device, non_blocking=True) for k, v in given.items() if v is not None}
+        )
 
 
 def normalize_images(images: Tensor) -> Tensor:
@@ -79,7 +81,9 @@ def inputs_from_frames(
     the calibration or pose of a camera that is used isn't finite.
     """
     _check_frames(frames, tuple(image_size))
-    working_from_ego = torch.eye(4, dtype=torch.float64) if working_from_ego is None else working_from_ego.double()
+    working_from_ego = (
+        torch.eye(4, dtype=torch.float64) if working_from_ego is None else working_from_ego.double()
+    )
     ego_from_working = invert_rigid(working_from_ego)
     mask = torch.stack([frame.camera_mask for frame in frames])
     images = torch.stack([frame.images for frame in frames]).to(device, non_blocking=True)
@@ -100,7 +104,9 @@ def inputs_from_frames(
         for camera in range(mask.shape[1]):
             if not inputs.image_from_working[index, camera].isfinite().all():
                 name = frame.camera_names[camera] if frame.camera_names else f"number {camera}"
-                raise ConfigError(f"the calibration or pose of camera {name} isn't finite: mask this camera or recalibrate it")
+                raise ConfigError(
+                    f"the calibration or pose of camera {name} isn't finite: mask this camera or recalibrate it"
+                )
         if not inputs.world_from_working[index].isfinite().all():
             raise ConfigError("the ego pose of the frame isn't finite: check the odometry")
     return inputs.to(device)

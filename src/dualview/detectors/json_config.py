@@ -28,7 +28,9 @@ def from_dict(kind: type[Config], values: Any, where: str = "config") -> Config:
     Raises ConfigError naming the path (`config.bev.grid`) of an unknown key, a missing one, or a value of the wrong type.
     """
     if not isinstance(values, dict):
-        raise ConfigError(f"{where} must be a mapping of {kind.__name__}'s fields, got {type(values).__name__}")
+        raise ConfigError(
+            f"{where} must be a mapping of {kind.__name__}'s fields, got {type(values).__name__}"
+        )
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for key in values:
         if key not in fields:
@@ -66,7 +68,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             arguments = (arguments[0],) * len(value)
         elif len(arguments) != len(value):
             raise ConfigError(f"{where} must have {len(arguments)} entries, got {len(value)}")
-        return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(arguments, value, strict=True)))
+        return tuple(
+            _convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(arguments, value, strict=True))
+        )
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

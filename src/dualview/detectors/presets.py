@@ -93,10 +93,16 @@ PRESETS: dict[str, Preset] = {
             lambda: _perspective_only(_r50(), "sparse4d-r50"),
         ),
         Preset(
-            "sparse4d-tiny", "perspective only, EfficientNet-Lite0", lambda: _perspective_only(_tiny(), "sparse4d-tiny")
+            "sparse4d-tiny",
+            "perspective only, EfficientNet-Lite0",
+            lambda: _perspective_only(_tiny(), "sparse4d-tiny"),
         ),
         Preset("dualview-r50-bev", "BEV only, ResNet-50", lambda: _bev_only(_r50(), "dualview-r50-bev")),
-        Preset("dualview-tiny-bev", "BEV only, EfficientNet-Lite0", lambda: _bev_only(_tiny(), "dualview-tiny-bev")),
+        Preset(
+            "dualview-tiny-bev",
+            "BEV only, EfficientNet-Lite0",
+            lambda: _bev_only(_tiny(), "dualview-tiny-bev"),
+        ),
     )
 }
 

@@ -79,7 +79,9 @@ class BevBranch(nn.Module):
     ) -> BevPoolPlan:
         """Where each frustum point goes; image_from_working [B, N, 4, 4], camera_mask bool [B, N], sizes (height, width)."""
         template = frustum(image_size, feature_size, self.config.depth_bins, self.config.corner_aligned)
-        return plan_lift_splat(image_from_working, camera_mask, template, self.config.grid, self.config.rounding)
+        return plan_lift_splat(
+            image_from_working, camera_mask, template, self.config.grid, self.config.rounding
+        )
 
     def forward(self, features: Tensor, camera_vector: Tensor, plan: BevPoolPlan) -> BevPrediction:
         """features [B, N, C, H, W] at `image_stride`; camera_vector [B, N, 27]; plan from `plan`."""

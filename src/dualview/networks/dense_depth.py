@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-REFERENCE_FOCAL_LENGTH = 100.0  # px; the depth that the convolution predicts is that of a camera with this focal length
+REFERENCE_FOCAL_LENGTH = (
+    100.0  # px; the depth that the convolution predicts is that of a camera with this focal length
+)
 
 
 class DenseDepth(nn.Module):

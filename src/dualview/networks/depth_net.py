@@ -50,8 +50,12 @@ class ChannelGate(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.embed = nn.Sequential(nn.Linear(CAMERA_NUMBERS, channels), nn.ReLU(), nn.Linear(channels, channels))
-        self.gate = nn.Sequential(nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1))
+        self.embed = nn.Sequential(
+            nn.Linear(CAMERA_NUMBERS, channels), nn.ReLU(), nn.Linear(channels, channels)
+        )
+        self.gate = nn.Sequential(
+            nn.Conv2d(channels, channels, 1), nn.ReLU(), nn.Conv2d(channels, channels, 1)
+        )
 
     def forward(self, features: Tensor, camera: Tensor) -> Tensor:
         """features [M, C, H, W], camera [M, 27] -> [M, C, H, W]."""
@@ -61,7 +65,9 @@ class ChannelGate(nn.Module):
 class PooledContext(nn.Module):
     """Atrous spatial pyramid pooling (Chen et al. 2018): four dilations and the image mean, mixed by a 1x1 convolution."""
 
-    def __init__(self, channels: int, dilations: tuple[int, ...] = (1, 6, 12, 18), dropout: float = 0.5) -> None:
+    def __init__(
+        self, channels: int, dilations: tuple[int, ...] = (1, 6, 12, 18), dropout: float = 0.5
+    ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
             nn.Sequential(
@@ -74,11 +80,17 @@ class PooledContext(nn.Module):
             for dilation in dilations
         )
         self.mean = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
         )
         mixed = channels * (len(dilations) + 1)
         self.mix = nn.Sequential(
-            nn.Conv2d(mixed, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(), nn.Dropout(dropout)
+            nn.Conv2d(mixed, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Dropout(dropout),
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -104,7 +116,9 @@ class DeformableConvolution(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[M, C, H, W] -> [M, C_out, H, W]."""
-        return deformable_convolution(features, self.offset(features), self.weight, padding=1, groups=self.groups)
+        return deformable_convolution(
+            features, self.offset(features), self.weight, padding=1, groups=self.groups
+        )
 
 
 @dataclass(frozen=True)
@@ -139,7 +153,9 @@ class DepthNet(nn.Module):
     ) -> None:
         super().__init__()
         self.reduce = nn.Sequential(
-            nn.Conv2d(in_channels, mid_channels, 3, padding=1), nn.BatchNorm2d(mid_channels), nn.ReLU(inplace=True)
+            nn.Conv2d(in_channels, mid_channels, 3, padding=1),
+            nn.BatchNorm2d(mid_channels),
+            nn.ReLU(inplace=True),
         )
         self.camera_norm = nn.BatchNorm1d(CAMERA_NUMBERS)
         self.depth_gate = ChannelGate(mid_channels)

@@ -8,7 +8,13 @@ from torch.utils.checkpoint import checkpoint
 
 from dualview.networks.torchvision_shim import import_timm
 
-_RESNET_LAYERS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
+_RESNET_LAYERS = {
+    "18": (2, 2, 2, 2),
+    "34": (3, 4, 6, 3),
+    "50": (3, 4, 6, 3),
+    "101": (3, 4, 23, 3),
+    "152": (3, 8, 36, 3),
+}
 
 
 class ImageBackbone(nn.Module):
@@ -35,45 +41,35 @@ class ImageBackbone(nn.Module):
         """
         super().__init__()
         timm = import_timm()
-        if widths is not None:
-            body, info = _resnet_of_width(name, *widths)
-            available, all_channels = [f["reduction"] for f in info], [f["num_chs"] for f in info]
-        else:
-            if not timm.is_model(name):
-                close = timm.list_models(f"*{name.split('_')[0].rstrip('0123456789')}*")[:8]
-                hint = f"; close names are {', '.join(close)}" if close else ""
-                raise ValueError(f"timm has no backbone '{name}'{hint}")
-            with torch.device("meta"):  # without memory: only its list of feature maps is wanted
-                body = timm.create_model(name, pretrained=False, features_only=True)
-            available, all_channels = body.feature_info.reduction(), body.feature_info.channels()
-        missing = [s for s in strides if s not in available]
+        if widths is None and not timm.is_model(name):
+            close = timm.list_models(f"*{name.split('_')[0].rstrip('0123456789')}*")[:8]
+            hint = f"; close names are {', '.join(close)}" if close else ""
+            raise ValueError(f"timm has no backbone '{name}'{hint}")
+        with torch.device("meta"):  # takes no memory: only its list of feature maps is wanted
+            probe = timm.create_model(name, pretrained=False, features_only=True)
+        available = probe.feature_info.reduction()
+        missing = [stride for stride in strides if stride not in available]
         if missing:
-            raise ValueError(f"backbone '{name}' has no feature map of stride {missing[0]}; it has strides {available}")
+            raise ValueError(f"backbone '{name}' has no feature map of stride {missing[0]}; it has {available}")
         # The last map of a stride is the deepest one.
-        picked = [max(i for i, s in enumerate(available) if s == stride) for stride in strides]
+        picked = tuple(max(i for i, s in enumerate(available) if s == stride) for stride in strides)
         if widths is None:
-            body = timm.create_model(name, pretrained=False, features_only=True, out_indices=tuple(picked))
-        self.body = body
+            self.body = timm.create_model(name, pretrained=False, features_only=True, out_indices=picked)
+        else:
+            self.body = timm.models.FeatureListNet(_resnet_of_width(name, *widths), out_indices=picked)
         self.strides = tuple(strides)
-        self.channels = tuple(all_channels[i] for i in picked)
+        self.channels = tuple(self.body.feature_info.channels())
         self.recompute = recompute
-        self._picked = None if widths is None else picked
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Normalised images [M, 3, H, W] -> one map [M, channels[i], H / strides[i], W / strides[i]] per stride."""
         if self.recompute and self.training and torch.is_grad_enabled():
-            return list(checkpoint(self._features, images, use_reentrant=False))
-        return self._features(images)
-
-    def _features(self, images: Tensor) -> list[Tensor]:
-        if self._picked is None:
-            return list(self.body(images))
-        features = self.body.forward_intermediates(images, indices=self._picked, intermediates_only=True)
-        return list(features)
+            return list(checkpoint(self.body, images, use_reentrant=False))
+        return list(self.body(images))
 
 
-def _resnet_of_width(name: str, stem_width: int, first_stage_width: int) -> tuple[nn.Module, list[dict]]:
-    """timm's ResNet with another width; (network, feature info).
+def _resnet_of_width(name: str, stem_width: int, first_stage_width: int) -> nn.Module:
+    """timm's ResNet with another width.
 
     timm's plain stem is 64 wide whatever is asked, so the layers that touch the stem are made anew.
     """
@@ -81,7 +77,9 @@ def _resnet_of_width(name: str, stem_width: int, first_stage_width: int) -> tupl
 
     depth = name.removeprefix("resnet")
     if depth not in _RESNET_LAYERS:
-        raise ValueError(f"widths can be set for {', '.join('resnet' + d for d in _RESNET_LAYERS)}, not for '{name}'")
+        raise ValueError(
+            f"widths can be set for {', '.join('resnet' + d for d in _RESNET_LAYERS)}, not for '{name}'"
+        )
     block = BasicBlock if depth in ("18", "34") else Bottleneck
     widths = tuple(first_stage_width * 2**i for i in range(4))
     network = ResNet(block, _RESNET_LAYERS[depth], channels=widths, num_classes=0)
@@ -102,4 +100,4 @@ def _resnet_of_width(name: str, stem_width: int, first_stage_width: int) -> tupl
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     network.feature_info[0]["num_chs"] = stem_width
-    return network, network.feature_info
+    return network

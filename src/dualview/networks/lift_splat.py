@@ -73,12 +73,16 @@ def frustum_in_ego(template: Tensor, image_from_ego: Tensor) -> Tensor:
     """
     ego_from_image = torch.linalg.inv(image_from_ego.double())
     template = template.to(image_from_ego.device, torch.float64)
-    pixels = torch.cat([template[..., :2] * template[..., 2:], template[..., 2:]], -1).flatten(0, 2)  # (u z, v z, z)
+    pixels = torch.cat([template[..., :2] * template[..., 2:], template[..., 2:]], -1).flatten(
+        0, 2
+    )  # (u z, v z, z)
     points = pixels @ ego_from_image[..., :3, :3].mT + ego_from_image[..., None, :3, 3]
     return points.float().unflatten(-2, template.shape[:3])
 
 
-def voxel_index(points: Tensor, lower: Tensor, cell: Tensor, size: Tensor, rounding: Rounding = "floor") -> Tensor:
+def voxel_index(
+    points: Tensor, lower: Tensor, cell: Tensor, size: Tensor, rounding: Rounding = "floor"
+) -> Tensor:
     """Flat voxel index int64 [...], (z Y + y) X + x, of points [..., 3] m; -1 outside.
 
     lower, cell [3] m and size [3]: first corner, edges and number of voxels along x, y, z. "truncate" rounds towards zero as
@@ -87,7 +91,9 @@ def voxel_index(points: Tensor, lower: Tensor, cell: Tensor, size: Tensor, round
     """
     position = (points - lower.to(points)) / cell.to(points)
     inside = torch.isfinite(position).all(-1)
-    position = torch.where(inside.unsqueeze(-1), position, -2.0).clamp(-2.0, 1e6)  # whole numbers far away would overflow
+    position = torch.where(inside.unsqueeze(-1), position, -2.0).clamp(
+        -2.0, 1e6
+    )  # whole numbers far away would overflow
     index = position.floor().long() if rounding == "floor" else position.long()
     size = size.to(points.device, torch.int64)
     inside = inside & ((index >= 0) & (index < size)).all(-1)

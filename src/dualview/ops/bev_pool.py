@@ -35,7 +35,9 @@ def plan_bev_pool(cell: Tensor, cells: int) -> BevPoolPlan:
     batch, cameras, depths, height, width = cell.shape
     flat = cell.flatten()
     point = torch.nonzero(flat >= 0).squeeze(1)
-    sorted_cell, order = torch.sort(flat[point], stable=True)  # stable: the order of summation is always the same
+    sorted_cell, order = torch.sort(
+        flat[point], stable=True
+    )  # stable: the order of summation is always the same
     point = point[order]
     area = height * width
     pixel = point // (depths * area) * area + point % area

@@ -33,9 +33,13 @@ def deformable_convolution(
     out_height = (height + 2 * padding - dilation * (kernel_height - 1) - 1) // stride + 1
     out_width = (width + 2 * padding - dilation * (kernel_width - 1) - 1) // stride + 1
     if channels != group_channels * groups or out_channels % groups:
-        raise ValueError(f"weight {list(weight.shape)} with {groups} groups doesn't fit {channels} input channels")
+        raise ValueError(
+            f"weight {list(weight.shape)} with {groups} groups doesn't fit {channels} input channels"
+        )
     if offsets.shape != (count, 2 * taps, out_height, out_width):
-        raise ValueError(f"offsets must be {[count, 2 * taps, out_height, out_width]}, got {list(offsets.shape)}")
+        raise ValueError(
+            f"offsets must be {[count, 2 * taps, out_height, out_width]}, got {list(offsets.shape)}"
+        )
 
     options = {"device": features.device, "dtype": offsets.dtype}
     tap_y, tap_x = torch.meshgrid(
@@ -48,11 +52,19 @@ def deformable_convolution(
     offsets = offsets.view(count, taps, 2, out_height, out_width)
     y = row[:, None] + tap_y.reshape(taps, 1, 1) + offsets[:, :, 0]  # [M, taps, H_out, W_out]
     x = column + tap_x.reshape(taps, 1, 1) + offsets[:, :, 1]
-    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)  # pixel centres, align_corners=False
+    grid = torch.stack(
+        [(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1
+    )  # pixel centres, align_corners=False
     samples = functional.grid_sample(
-        features, grid.flatten(1, 2).to(features.dtype), mode="bilinear", padding_mode="zeros", align_corners=False
+        features,
+        grid.flatten(1, 2).to(features.dtype),
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=False,
     )  # [M, C, taps * H_out, W_out]
     samples = samples.view(count, groups, group_channels * taps, out_height * out_width)
     kernel = weight.view(groups, out_channels // groups, group_channels * taps)
-    output = torch.einsum("goc,mgcp->mgop", kernel, samples).reshape(count, out_channels, out_height, out_width)
+    output = torch.einsum("goc,mgcp->mgop", kernel, samples).reshape(
+        count, out_channels, out_height, out_width
+    )
     return output if bias is None else output + bias.view(1, -1, 1, 1)

@@ -30,7 +30,9 @@ def depth_target(depth_map: Tensor, stride: int, bins: DepthBins) -> DepthTarget
     """
     *leading, height, width = depth_map.shape
     if height % stride or width % stride:
-        raise ValueError(f"depth map {height}x{width} can't be cut into patches of {stride}: pad it or choose another stride")
+        raise ValueError(
+            f"depth map {height}x{width} can't be cut into patches of {stride}: pad it or choose another stride"
+        )
     patches = depth_map.reshape(-1, height // stride, stride, width // stride, stride)
     patches = torch.where(patches > 0, patches, 1e5)
     nearest = patches.amin((2, 4)).view(*leading, height // stride, width // stride)
