@@ -13,7 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     info = actions.add_parser("info", help="duration and topics of a recording")
     info.add_argument("bag", help=".mcap, .db3 or .bag file, or a rosbag2 folder")
-    info.add_argument("--rig", help="also say what the recording lacks for this rig (name or YAML file); exit status 1 if anything")
+    info.add_argument(
+        "--rig",
+        help="also say what the recording lacks for this rig (name or YAML file); exit status 1 if anything",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,5 @@
-"""Turn a dataset's drive into a recording (rosbag2 mcap) with images, calibrations, tf, odometry, LiDAR and labels."""
+"""Turn a dataset's drive into a recording (rosbag2 mcap) with images, calibrations, tf, odometry, LiDAR and
+labels."""
 
 from __future__ import annotations
 
@@ -8,17 +9,24 @@ HELP = "a drive of PandaSet or nuScenes -> a recording"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`dualview convert pandaset DIR OUT.mcap`, `dualview convert nuscenes DATAROOT --scene NAME OUT.mcap`."""
+    """`dualview convert pandaset DIR OUT.mcap`, `dualview convert nuscenes DATAROOT --scene S OUT.mcap`."""
     datasets = parser.add_subparsers(dest="dataset", metavar="DATASET", required=True)
-    pandaset = datasets.add_parser("pandaset", help="a PandaSet sequence", description=(
-        "A PandaSet sequence -> a recording. PandaSet stores sweeps and labels as Python pickles, which can run code when they are "
-        "read: name only folders from a source that you trust. Nothing outside the folder is opened."))  # fmt: skip
+    warning = (
+        "A PandaSet sequence -> a recording. PandaSet stores sweeps and labels as Python pickles, which can "
+        "run code when they are read: name only folders from a source that you trust. Nothing outside "
+        "the folder is opened."
+    )
+    pandaset = datasets.add_parser("pandaset", help="a PandaSet sequence", description=warning)
     pandaset.add_argument("directory", help="the sequence's folder, with camera/, lidar/ and annotations/")
     pandaset.add_argument("--frames", metavar="A:B", type=_frames, help="only frames A to B-1 (default: all)")
-    nuscenes = datasets.add_parser("nuscenes", help="a nuScenes scene", description=(
-        "A nuScenes scene -> a recording, keyframes and everything between them."))  # fmt: skip
-    nuscenes.add_argument("dataroot", help="nuScenes' data root, with samples/, sweeps/ and the tables' folder")
-    nuscenes.add_argument("--version", help="folder of the tables, e.g. v1.0-mini (default: the only one there)")
+    about = "A nuScenes scene -> a recording, keyframes and everything between them."
+    nuscenes = datasets.add_parser("nuscenes", help="a nuScenes scene", description=about)
+    nuscenes.add_argument(
+        "dataroot", help="nuScenes' data root, with samples/, sweeps/ and the tables' folder"
+    )
+    nuscenes.add_argument(
+        "--version", help="folder of the tables, e.g. v1.0-mini (default: the only one there)"
+    )
     nuscenes.add_argument("--scene", required=True, help="name of the scene, e.g. scene-0061")
     for command in (pandaset, nuscenes):
         command.add_argument("output", metavar="OUT.mcap", help="the recording to write")
@@ -34,7 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dataset == "pandaset":
         from dualview.scene.convert.pandaset import convert_pandaset
 
-        summary = convert_pandaset(arguments.directory, arguments.output, rig, arguments.frames, arguments.overwrite)
+        summary = convert_pandaset(
+            arguments.directory, arguments.output, rig, arguments.frames, arguments.overwrite
+        )
     else:
         from dualview.scene.convert.nuscenes import convert_nuscenes
 

@@ -13,11 +13,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("list", help="the rigs that come with the package")
     check = actions.add_parser("check", help="read a rig and show what was understood")
     check.add_argument("rig", help="name or YAML file")
-    nuscenes = actions.add_parser("from-nuscenes", help="print a rig for a nuscenes2bag recording, with the scene's intrinsics")
+    nuscenes = actions.add_parser(
+        "from-nuscenes", help="print a rig for a nuscenes2bag recording, with the scene's intrinsics"
+    )
     nuscenes.add_argument("dataroot", help="nuScenes' data root")
     nuscenes.add_argument("scene", help="name of the scene, e.g. scene-0061")
-    nuscenes.add_argument("--version", help="folder of the tables, e.g. v1.0-mini (default: the only one there)")
-    nuscenes.add_argument("--compressed", action="store_true", help="the recording was made with nuscenes2bag's compress switch")
+    nuscenes.add_argument(
+        "--version", help="folder of the tables, e.g. v1.0-mini (default: the only one there)"
+    )
+    nuscenes.add_argument(
+        "--compressed", action="store_true", help="the recording was made with nuscenes2bag's compress switch"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,11 +37,19 @@ def run(arguments: argparse.Namespace) -> int:
         rig = load_rig(arguments.rig)
         print(f"{rig.name}: {rig.world_frame} -> {rig.ego_frame}, anchor {rig.anchor}")
         for camera in rig.cameras:
-            print(f"  {camera.name}: {camera.image_topic} ({'compressed' if camera.compressed else 'raw'}), "
-                  f"calibration {camera.camera_info_topic or ('in the rig' if camera.calibration else 'MISSING')}, "
-                  f"frame {camera.optical_frame or 'of the image'}{', placed by the rig' if camera.ego_from_camera is not None else ''}")  # fmt: skip
+            kind = "compressed" if camera.compressed else "raw"
+            calibration = camera.camera_info_topic or ("in the rig" if camera.calibration else "MISSING")
+            placed = ", placed by the rig" if camera.ego_from_camera is not None else ""
+            frame = camera.optical_frame or "of the image"
+            print(
+                f"  {camera.name}: {camera.image_topic} ({kind}), calibration {calibration}, "
+                f"frame {frame}{placed}"
+            )
     else:
         from dualview.scene.convert.nuscenes import nuscenes2bag_rig
 
-        print(nuscenes2bag_rig(arguments.dataroot, arguments.scene, arguments.version, arguments.compressed), end="")
+        print(
+            nuscenes2bag_rig(arguments.dataroot, arguments.scene, arguments.version, arguments.compressed),
+            end="",
+        )
     return 0

@@ -14,7 +14,8 @@ from dualview.scene.message_types import message_class
 
 
 class Annotation2D(NamedTuple):
-    """One 2D label: class name, score in 0..1, box (x min, y min, x max, y max) in px, and the instance's id ("" if unknown)."""
+    """One 2D label: class name, score in 0..1, box (x min, y min, x max, y max) in px, and the instance's id
+    ("" if unknown)."""
 
     class_name: str
     score: float
@@ -55,13 +56,18 @@ def pose(position: Sequence[float] | np.ndarray, xyzw: Sequence[float] | np.ndar
 
 def transforms_message(stamp_ns: int, parent: str, parent_from_child: Mapping[str, np.ndarray]) -> Any:
     """`tf2_msgs/TFMessage` of transforms [4, 4] from one parent frame to children by name."""
-    stamped, transform = message_class("geometry_msgs/msg/TransformStamped"), message_class("geometry_msgs/msg/Transform")
+    stamped, transform = (
+        message_class("geometry_msgs/msg/TransformStamped"),
+        message_class("geometry_msgs/msg/Transform"),
+    )
     return message_class("tf2_msgs/msg/TFMessage")(
         transforms=[
             stamped(
                 header=header(stamp_ns, parent),
                 child_frame_id=child,
-                transform=transform(translation=vector(matrix[:3, 3]), rotation=quaternion(quaternion_from_rigid(matrix))),
+                transform=transform(
+                    translation=vector(matrix[:3, 3]), rotation=quaternion(quaternion_from_rigid(matrix))
+                ),
             )
             for child, matrix in parent_from_child.items()
         ]
@@ -69,7 +75,12 @@ def transforms_message(stamp_ns: int, parent: str, parent_from_child: Mapping[st
 
 
 def odometry_message(
-    stamp_ns: int, world_frame: str, ego_frame: str, world_from_ego: np.ndarray, linear: np.ndarray, angular: np.ndarray
+    stamp_ns: int,
+    world_frame: str,
+    ego_frame: str,
+    world_from_ego: np.ndarray,
+    linear: np.ndarray,
+    angular: np.ndarray,
 ) -> Any:
     """`nav_msgs/Odometry`; the twist (m/s, rad/s) is along the axes of the ego frame."""
     twist = message_class("geometry_msgs/msg/Twist")(linear=vector(linear), angular=vector(angular))
@@ -84,7 +95,9 @@ def odometry_message(
 def compressed_image_message(stamp_ns: int, frame: str, jpeg: bytes) -> Any:
     """`sensor_msgs/CompressedImage` around JPEG bytes as they are."""
     data = np.frombuffer(jpeg, dtype=np.uint8)
-    return message_class("sensor_msgs/msg/CompressedImage")(header=header(stamp_ns, frame), format="jpeg", data=data)
+    return message_class("sensor_msgs/msg/CompressedImage")(
+        header=header(stamp_ns, frame), format="jpeg", data=data
+    )
 
 
 def raw_image_message(stamp_ns: int, frame: str, pixels: np.ndarray, encoding: str) -> Any:
@@ -101,11 +114,15 @@ def camera_info_message(stamp_ns: int, frame: str, calibration: CameraCalibratio
     projection = np.zeros((3, 4))
     rectified = calibration.rectified_intrinsics
     projection[:, :3] = calibration.intrinsics if rectified is None else rectified
-    region = message_class("sensor_msgs/msg/RegionOfInterest")(x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    region = message_class("sensor_msgs/msg/RegionOfInterest")(
+        x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+    )
     return message_class("sensor_msgs/msg/CameraInfo")(
         header=header(stamp_ns, frame), height=calibration.height, width=calibration.width,
-        distortion_model=calibration.distortion_model or "plumb_bob", d=np.asarray(calibration.distortion, np.float64),
-        k=calibration.intrinsics.ravel(), r=np.eye(3).ravel(), p=projection.ravel(), binning_x=0, binning_y=0, roi=region,
+        distortion_model=calibration.distortion_model or "plumb_bob", d=np.asarray(calibration.distortion,
+        np.float64),
+        k=calibration.intrinsics.ravel(), r=np.eye(3).ravel(), p=projection.ravel(), binning_x=0, binning_y=0,
+        roi=region,
     )  # fmt: skip
 
 
@@ -114,18 +131,23 @@ def points_message(stamp_ns: int, frame: str, points: np.ndarray) -> Any:
     if points.ndim != 2 or points.shape[1] != 4:
         raise ValueError(f"points must be [P, 4] (x, y, z, intensity), got {list(points.shape)}")
     field = message_class("sensor_msgs/msg/PointField")
-    fields = [field(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate(("x", "y", "z", "intensity"))]
+    fields = [
+        field(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate(("x", "y", "z", "intensity"))
+    ]
     data = np.ascontiguousarray(points, dtype="<f4")
     return message_class("sensor_msgs/msg/PointCloud2")(
-        header=header(stamp_ns, frame), height=1, width=len(data), fields=fields, is_bigendian=False, point_step=16,
+        header=header(stamp_ns, frame), height=1, width=len(data), fields=fields, is_bigendian=False,
+        point_step=16,
         row_step=16 * len(data), data=data.view(np.uint8).reshape(-1), is_dense=bool(np.isfinite(data).all()),
     )  # fmt: skip
 
 
 def points_from_message(message: Any) -> np.ndarray:
-    """Points float32 [P, 4] (x, y, z, intensity) of a `sensor_msgs/PointCloud2`, whatever other fields it has.
+    """Points float32 [P, 4] (x, y, z, intensity) of a `sensor_msgs/PointCloud2`, whatever other fields it
+    has.
 
-    Intensity is 0 where the message has none. Raises ValueError if x, y or z is missing or not a float32 field.
+    Intensity is 0 where the message has none. Raises ValueError if x, y or z is missing or not a float32
+    field.
     """
     offsets = {f.name: int(f.offset) for f in message.fields if int(f.datatype) == 7}
     if not {"x", "y", "z"} <= offsets.keys() or message.is_bigendian:
@@ -141,8 +163,11 @@ def points_from_message(message: Any) -> np.ndarray:
     return points
 
 
-def annotations_message(annotations: Annotations, frame: str, attributes: Sequence[Sequence[str]] | None = None) -> Any:
-    """`dualview/TrackedObject3DArray` of labels whose boxes are in `frame`; `attributes` holds a list of names for each box."""
+def annotations_message(
+    annotations: Annotations, frame: str, attributes: Sequence[Sequence[str]] | None = None
+) -> Any:
+    """`dualview/TrackedObject3DArray` of labels whose boxes are in `frame`; `attributes` holds a list of
+    names for each box."""
     boxes = annotations.boxes
     tracked, half = message_class("dualview/msg/TrackedObject3D"), boxes.yaw.double().numpy() / 2
     rotations = np.stack([np.zeros_like(half), np.zeros_like(half), np.sin(half), np.cos(half)], -1)
@@ -151,11 +176,14 @@ def annotations_message(annotations: Annotations, frame: str, attributes: Sequen
     stamp = time(annotations.stamp_ns)
     objects = [
         tracked(
-            class_name=annotations.class_names[label], score=score, track_id=tracks[i], uuid=np.zeros(16, np.uint8),
-            instance_name=annotations.instance_ids[i], pose=pose(centers[i], rotations[i]), size=vector(sizes[i]),
+            class_name=annotations.class_names[label], score=score, track_id=tracks[i], uuid=np.zeros(16,
+            np.uint8),
+            instance_name=annotations.instance_ids[i], pose=pose(centers[i], rotations[i]),
+            size=vector(sizes[i]),
             velocity=vector(velocities[i]), velocity_covariance=np.zeros(9), age=0, existence_probability=1.0,
             last_seen=stamp, camera_count=0, visibility=float(annotations.visibility[i]),
-            num_lidar_points=int(annotations.num_lidar_points[i]), attributes=list(attributes[i]) if attributes else [],
+            num_lidar_points=int(annotations.num_lidar_points[i]),
+            attributes=list(attributes[i]) if attributes else [],
         )
         for i, (label, score) in enumerate(zip(boxes.label.tolist(), boxes.score.tolist(), strict=True))
     ]  # fmt: skip
@@ -167,8 +195,14 @@ def annotations_message(annotations: Annotations, frame: str, attributes: Sequen
 
 def annotations_2d_message(stamp_ns: int, frame: str, annotations: Sequence[Annotation2D | tuple]) -> Any:
     """`vision_msgs/Detection2DArray`; the id is the instance's."""
-    detection, hypothesis = message_class("vision_msgs/msg/Detection2D"), message_class("vision_msgs/msg/ObjectHypothesis")
-    result, box_class = message_class("vision_msgs/msg/ObjectHypothesisWithPose"), message_class("vision_msgs/msg/BoundingBox2D")
+    detection, hypothesis = (
+        message_class("vision_msgs/msg/Detection2D"),
+        message_class("vision_msgs/msg/ObjectHypothesis"),
+    )
+    result, box_class = (
+        message_class("vision_msgs/msg/ObjectHypothesisWithPose"),
+        message_class("vision_msgs/msg/BoundingBox2D"),
+    )
     pose_class, point = message_class("vision_msgs/msg/Pose2D"), message_class("vision_msgs/msg/Point2D")
     detections = []
     for label in (Annotation2D(*a) for a in annotations):
@@ -183,11 +217,14 @@ def annotations_2d_message(stamp_ns: int, frame: str, annotations: Sequence[Anno
                 id=label.instance_id,
             )
         )
-    return message_class("vision_msgs/msg/Detection2DArray")(header=header(stamp_ns, frame), detections=detections)
+    return message_class("vision_msgs/msg/Detection2DArray")(
+        header=header(stamp_ns, frame), detections=detections
+    )
 
 
 def annotations_2d_from_message(message: Any) -> list[Annotation2D]:
-    """The best-scored class and the box of each `vision_msgs/Detection2D`; those without a result are left out."""
+    """The best-scored class and the box of each `vision_msgs/Detection2D`; those without a result are left
+    out."""
     labels = []
     for detection in message.detections:
         if not detection.results:
@@ -195,5 +232,7 @@ def annotations_2d_from_message(message: Any) -> list[Annotation2D]:
         best = max((r.hypothesis for r in detection.results), key=lambda h: h.score)
         x, y = detection.bbox.center.position.x, detection.bbox.center.position.y
         w, h = detection.bbox.size_x / 2, detection.bbox.size_y / 2
-        labels.append(Annotation2D(best.class_id, float(best.score), (x - w, y - h, x + w, y + h), detection.id))
+        labels.append(
+            Annotation2D(best.class_id, float(best.score), (x - w, y - h, x + w, y + h), detection.id)
+        )
     return labels

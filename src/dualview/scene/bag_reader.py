@@ -1,4 +1,5 @@
-"""Reading recordings: rosbag2 folders and files (mcap, sqlite3) and ROS 1 bags, without ROS, in order of log time."""
+"""Reading recordings: rosbag2 folders and files (mcap, sqlite3) and ROS 1 bags, without ROS, in order of log
+time."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from rosbags import rosbag1
 from rosbags.interfaces import Connection, MessageDefinitionFormat, Nodetype
@@ -30,12 +31,13 @@ class BagTopic(NamedTuple):
     """Type ("sensor_msgs/msg/Image") and number of messages of a topic."""
 
     type: str
-    count: int
+    count: int  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
 class BagMessage:
-    """One message. `message` has the attributes of the ROS 2 message, arrays as NumPy's; with raw=True it is its CDR bytes."""
+    """One message. `message` has the attributes of the ROS 2 message, arrays as NumPy's; with raw=True it is
+    its CDR bytes."""
 
     topic: str
     type: str
@@ -46,17 +48,20 @@ class BagMessage:
 class BagReader:
     """A recording. Use it with `with`, or call `close`.
 
-    topics: name -> (type, count). start_ns, end_ns: log time of the first and the last message (0 in an empty recording); duration:
-    seconds between them. Messages of ROS 1 bags look like those of ROS 2.
+    topics: name -> (type, count). start_ns, end_ns: log time of the first and the last message (0 in an empty
+    recording); duration: seconds between them. Messages of ROS 1 bags look like those of ROS 2.
 
-    Raises BagError, at opening and while reading, that says what is wrong with the recording and how to mend it.
+    Raises BagError, at opening and while reading, that says what is wrong with the recording and how to mend
+    it.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._readers = open_recording(self.path)
         connections = [c for reader in self._readers for c in reader.connections]
-        self._types = _typestore_for(connections, ros1=any(isinstance(r, rosbag1.Reader) for r in self._readers))
+        self._types = _typestore_for(
+            connections, ros1=any(isinstance(r, rosbag1.Reader) for r in self._readers)
+        )
         self.topics: dict[str, BagTopic] = {}
         for connection in sorted(connections, key=lambda c: c.topic):
             before = self.topics.get(connection.topic)
@@ -64,10 +69,13 @@ class BagReader:
             self.topics[connection.topic] = BagTopic(_ros2_name(connection.msgtype), count)
         filled = [reader for reader in self._readers if reader.message_count]
         self.start_ns = min((reader.start_time for reader in filled), default=0)
-        self.end_ns = max((reader.end_time for reader in filled), default=1) - 1  # rosbags' end is past the last message
+        past_end_ns = max(
+            (reader.end_time for reader in filled), default=1
+        )  # in rosbags, one past the last message
+        self.end_ns = past_end_ns - 1
         self.duration = (self.end_ns - self.start_ns) / 1e9
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> BagReader:
         return self
 
     def __exit__(
@@ -88,11 +96,12 @@ class BagReader:
         stop_ns: int | None = None,
         raw: bool = False,
     ) -> Iterator[BagMessage]:
-        """Messages with start_ns <= log time < stop_ns, in order of log time (at equal times in the order recorded).
+        """Messages with start_ns <= log time < stop_ns, in order of log time (at equal times in the order
+        recorded).
 
-        topics: those to read, None for all; topics that the recording lacks are passed over (`check_rig` names them). The index is
-        used: only the parts of the file that hold wanted messages are read. raw: CDR bytes instead of messages. Raises BagError if
-        the file turns out to be damaged, naming the place.
+        topics: those to read, None for all; topics that the recording lacks are passed over (`check_rig`
+        names them). The index is used: only the parts of the file that hold wanted messages are read. raw:
+        CDR bytes instead of messages. Raises BagError if the file turns out to be damaged, naming the place.
         """
         streams = []
         for reader in self._readers:
@@ -100,7 +109,11 @@ class BagReader:
             if wanted:
                 streams.append(reader.messages(wanted, start=start_ns, stop=stop_ns))
         count, last_ns = 0, self.start_ns
-        merged = heapq.merge(*streams, key=lambda item: item[1]) if len(streams) > 1 else iter(streams[0] if streams else ())
+        merged = (
+            heapq.merge(*streams, key=lambda item: item[1])
+            if len(streams) > 1
+            else iter(streams[0] if streams else ())
+        )
         while True:
             try:
                 item = next(merged, None)
@@ -112,7 +125,8 @@ class BagReader:
                 raise
             except Exception as error:  # damaged data can raise nearly anything in the parsers
                 raise BagError(
-                    f"{self.path} is damaged after {(last_ns - self.start_ns) / 1e9:.3f} s of {self.duration:.3f} s "
+                    f"{self.path} is damaged after {(last_ns - self.start_ns) / 1e9:.3f} s of "
+                    f"{self.duration:.3f} s "
                     f"({error or type(error).__name__}); {count} messages before it were read. "
                     "`mcap recover` or `ros2 bag reindex` may save the rest"
                 ) from error
@@ -120,10 +134,12 @@ class BagReader:
             count, last_ns = count + 1, log_time_ns
 
     def annotations(self, rig: Rig) -> list[Annotations]:
-        """All 3D labels of the recording in order of time, boxes in the rig's world frame; empty if it has none.
+        """All 3D labels of the recording in order of time, boxes in the rig's world frame; empty if it has
+        none.
 
-        Labels index into the rig's class names (objects of other classes are left out), or into all classes of the recording if the
-        rig names none. Raises BagError if the boxes are in another frame than the rig's world frame.
+        Labels index into the rig's class names (objects of other classes are left out), or into all classes
+        of the recording if the rig names none. Raises BagError if the boxes are in another frame than the
+        rig's world frame.
         """
         if rig.annotations_topic is None:
             return []
@@ -131,8 +147,9 @@ class BagReader:
         frames = sorted({m.header.frame_id for m in messages} - {rig.world_frame})
         if frames:
             raise BagError(
-                f"{rig.annotations_topic} of {self.path} is in frame '{frames[0]}', but the world_frame of rig '{rig.name}' is "
-                f"'{rig.world_frame}': set world_frame in the rig file, or choose the rig that the recording was made with"
+                f"{rig.annotations_topic} of {self.path} is in frame '{frames[0]}', but the world_frame of "
+                f"rig '{rig.name}' is "
+                f"'{rig.world_frame}': set world_frame in the rig file, or choose the rig of the recording"
             )
         names = rig.class_names or tuple(sorted({o.class_name for m in messages for o in m.objects}))
         return [annotations_from_message(m, names) for m in messages]
@@ -140,22 +157,31 @@ class BagReader:
     def check_rig(self, rig: Rig) -> tuple[str, ...]:
         """What the recording lacks of what the rig promises, a sentence each; empty if all is there.
 
-        Raises BagError if none of the rig's image topics is in the recording, naming what is there and which known rig would fit.
+        Raises BagError if none of the rig's image topics is in the recording, naming what is there and which
+        known rig would fit.
         """
         problems = []
         missing = [camera for camera in rig.cameras if camera.image_topic not in self.topics]
         if len(missing) == len(rig.cameras):
             raise BagError(
-                f"{self.path} has none of the image topics of rig '{rig.name}' ({', '.join(c.image_topic for c in missing)}). "
+                f"{self.path} has none of the image topics of rig '{rig.name}' "
+                f"({', '.join(c.image_topic for c in missing)}). "
                 f"It has {', '.join(self.topics) or 'no topics at all'}. {self._rig_hint()}"
             )
         problems += [f"camera '{c.name}': no topic {c.image_topic}" for c in missing]
         for camera in rig.cameras:
             topic = self.topics.get(camera.image_topic)
             if topic is not None and topic.type not in _IMAGE_TYPES:
-                problems.append(f"camera '{camera.name}': {camera.image_topic} carries {topic.type}, which is not an image")
+                problems.append(
+                    f"camera '{camera.name}': {camera.image_topic} carries {topic.type}, "
+                    "which is not an image"
+                )
             if camera.calibration is None and camera.camera_info_topic not in self.topics:
-                told = f"no topic {camera.camera_info_topic}" if camera.camera_info_topic else "no camera_info topic"
+                told = (
+                    f"no topic {camera.camera_info_topic}"
+                    if camera.camera_info_topic
+                    else "no camera_info topic"
+                )
                 problems.append(f"camera '{camera.name}': {told} and no calibration in the rig file")
         if "/tf" not in self.topics:
             problems.append(f"no topic /tf: the pose of '{rig.ego_frame}' in '{rig.world_frame}' is unknown")
@@ -174,7 +200,10 @@ class BagReader:
         if raw:
             return data
         if name not in self._types.fielddefs:
-            raise BagError(f"topic {connection.topic} of {self.path} carries {name}, which neither the recording nor dualview defines")
+            raise BagError(
+                f"topic {connection.topic} of {self.path} carries {name}, which neither the recording nor "
+                f"dualview defines"
+            )
         return self._types.deserialize_cdr(data, name)
 
 
@@ -194,8 +223,9 @@ def _ros2_name(type_name: str) -> str:
 def _typestore_for(connections: list[Connection], ros1: bool) -> Typestore:
     """Our types, replaced or completed by the definitions that the recording itself carries.
 
-    The recording knows best how its messages were laid out. ROS 1 definitions that say the same as ours but for `Header.seq` and the case
-    of names are not taken over, so that ROS 1 messages get the attributes of ROS 2.
+    The recording knows best how its messages were laid out. ROS 1 definitions that say the same as ours but
+    for `Header.seq` and the case of names are not taken over, so that ROS 1 messages get the attributes of
+    ROS 2.
     """
     ours = message_typestore()
     own: dict[str, Any] = {}
@@ -204,11 +234,15 @@ def _typestore_for(connections: list[Connection], ros1: bool) -> Typestore:
             own.update(get_types_from_msg(definition.data, name))
         elif definition.format == MessageDefinitionFormat.IDL:
             for part in definition.data.split("=" * 80 + "\n"):
-                own.update(get_types_from_idl(part.split("\n", 1)[1] if part.startswith("IDL: ") else part) if part else {})
+                if part:
+                    own.update(
+                        get_types_from_idl(part.split("\n", 1)[1] if part.startswith("IDL: ") else part)
+                    )
     differing = {
         name: fields
         for name, fields in own.items()
-        if not (ros1 and name == "std_msgs/msg/Header") and _layout(fields) != _layout(ours.fielddefs.get(name))
+        if not (ros1 and name == "std_msgs/msg/Header")
+        and _layout(fields) != _layout(ours.fielddefs.get(name))
     }
     if not differing:
         return ours

@@ -1,7 +1,8 @@
 """The ROS 2 message types that bags hold, usable without ROS: one rosbags typestore with ours added.
 
-Standard types come from rosbags' Jazzy set (Kilted and Lyrical have the same wire format for all types that we touch); `dualview`,
-`vision_msgs` and `tf2_msgs` are read from their `.msg` files, in the checkout or where they were installed.
+Standard types come from rosbags' Jazzy set (Kilted and Lyrical have the same wire format for all types that
+we touch); `dualview`, `vision_msgs` and `tf2_msgs` are read from their `.msg` files, in the checkout or where
+they were installed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ _PACKAGES = ("dualview", "vision_msgs", "tf2_msgs")
 
 
 def message_definitions(package: str) -> dict[str, str]:
-    """Type name ("vision_msgs/msg/Detection3D") -> text of its `.msg` file, for a package of ours or of `compat/`.
+    """Type name ("vision_msgs/msg/Detection3D") -> text of its `.msg` file, for a package of ours or of
+    `compat/`.
 
     Raises BagError when no definition of the package can be found.
     """
@@ -34,14 +36,16 @@ def message_definitions(package: str) -> dict[str, str]:
         if files:
             return {f"{package}/msg/{file.stem}": file.read_text(encoding="utf-8") for file in files}
     raise BagError(
-        f"the message definitions of '{package}' are not in {', '.join(map(str, folders)) or 'any share/ folder'}: "
+        f"the message definitions of '{package}' are not in "
+        f"{', '.join(map(str, folders)) or 'any share/ folder'}: "
         "install dualview completely (its .msg files belong to it), or source the workspace that has them"
     )
 
 
 @functools.cache
 def message_typestore() -> Typestore:
-    """The typestore with every type that dualview reads and writes. It is shared: don't register into it, copy its `fielddefs`."""
+    """The typestore with every type that dualview reads and writes. It is shared: don't register into it,
+    copy its `fielddefs`."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types: dict[str, Any] = {}
     for package in _PACKAGES:
@@ -52,5 +56,6 @@ def message_typestore() -> Typestore:
 
 
 def message_class(name: str) -> Any:
-    """The Python class of a message type, e.g. "sensor_msgs/msg/CameraInfo"; its fields are ROS' own, arrays are NumPy's."""
+    """The Python class of a message type, e.g. "sensor_msgs/msg/CameraInfo"; its fields are ROS' own, arrays
+    are NumPy's."""
     return message_typestore().types[name]

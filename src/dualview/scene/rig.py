@@ -1,7 +1,7 @@
 """Rig files: which cameras a vehicle has, and on which topics and frames its recordings and drivers speak.
 
-One YAML file per rig, `config/rigs/<name>.yaml`; `config/rigs/template.yaml` explains every key. The node's subscriptions, the
-launch remaps, the bag reader and the bag writer all come from it.
+One YAML file per rig, `config/rigs/<name>.yaml`; `config/rigs/template.yaml` explains every key. The node's
+subscriptions, the launch remaps, the bag reader and the bag writer all come from it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from dualview.scene.calibration import CameraCalibration
 class CameraSpec:
     """One camera of a rig.
 
-    image_topic carries `sensor_msgs/CompressedImage` if `compressed`, else `sensor_msgs/Image`. optical_frame None: whatever the
-    images' headers say. calibration is used until (or, without a camera_info topic, instead of) what camera_info says.
-    ego_from_camera [4, 4] float64 (m; camera = optical frame) replaces tf for this camera; None: tf says where it is.
+    image_topic carries `sensor_msgs/CompressedImage` if `compressed`, else `sensor_msgs/Image`. optical_frame
+    None: whatever the images' headers say. calibration is used until (or, without a camera_info topic,
+    instead of) what camera_info says. ego_from_camera [4, 4] float64 (m; camera = optical frame) replaces tf
+    for this camera; None: tf says where it is.
     """
 
     name: str
@@ -48,8 +49,9 @@ class CameraSpec:
 class Rig:
     """The cameras of a vehicle in their fixed order, and the frames and topics around them.
 
-    anchor: the camera whose images open frames. lidar_topics, annotations_topic, annotations_2d_topic and class_names matter
-    only to training and evaluation. `assembler` overrides settings of the FrameAssembler (seconds, see AssemblerSettings).
+    anchor: the camera whose images open frames. lidar_topics, annotations_topic, annotations_2d_topic and
+    class_names matter only to training and evaluation. `assembler` overrides settings of the FrameAssembler
+    (seconds, see AssemblerSettings).
     """
 
     name: str
@@ -67,16 +69,22 @@ class Rig:
     def __post_init__(self) -> None:
         if not self.cameras:
             raise ConfigError(f"rig '{self.name}' has no cameras: list at least one under 'cameras'")
-        topics = [c.image_topic for c in self.cameras] + [c.camera_info_topic for c in self.cameras if c.camera_info_topic]
+        topics = [c.image_topic for c in self.cameras] + [
+            c.camera_info_topic for c in self.cameras if c.camera_info_topic
+        ]
         for what, values in (("camera", [c.name for c in self.cameras]), ("topic", topics)):
             twice = sorted({v for v in values if values.count(v) > 1})
             if twice:
-                raise ConfigError(f"rig '{self.name}' lists {what} {', '.join(twice)} more than once: each must be unique")
+                raise ConfigError(
+                    f"rig '{self.name}' lists {what} {', '.join(twice)} more than once: each must be unique"
+                )
         names = [c.name for c in self.cameras]
         if self.anchor is None:
             object.__setattr__(self, "anchor", names[0])
         elif self.anchor not in names:
-            raise ConfigError(f"rig '{self.name}': the anchor '{self.anchor}' is not one of its cameras {', '.join(names)}")
+            raise ConfigError(
+                f"rig '{self.name}': the anchor '{self.anchor}' is not one of its cameras {', '.join(names)}"
+            )
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -108,8 +116,8 @@ def known_rigs() -> dict[str, Path]:
 def load_rig(name_or_path: str | Path) -> Rig:
     """A rig by name ("nuscenes") or from a YAML file.
 
-    Raises ConfigError for an unknown name (listing the known ones), unreadable YAML, unknown or missing keys (naming the file and
-    the likely right key), values of the wrong kind, and cameras or topics listed twice.
+    Raises ConfigError for an unknown name (listing the known ones), unreadable YAML, unknown or missing keys
+    (naming the file and the likely right key), values of the wrong kind, and cameras or topics listed twice.
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml") and not path.is_file():
@@ -117,8 +125,10 @@ def load_rig(name_or_path: str | Path) -> Rig:
         if str(name_or_path) not in rigs:
             near = difflib.get_close_matches(str(name_or_path), rigs, 1)
             raise ConfigError(
-                f"rig '{name_or_path}' is not known{f' (did you mean {near[0]}?)' if near else ''}; known are "
-                f"{', '.join(rigs) or 'none'}. A path to a YAML file works too: copy config/rigs/template.yaml"
+                f"rig '{name_or_path}' is not known{f' (did you mean {near[0]}?)' if near else ''}; known "
+                f"are "
+                f"{', '.join(rigs) or 'none'}. A path to a YAML file works too: copy "
+                f"config/rigs/template.yaml"
             )
         path = rigs[str(name_or_path)]
     try:
@@ -137,28 +147,45 @@ class _StrictLoader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = [key for i, key in enumerate(keys) if key in keys[:i]]
         if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key '{twice[0]}' is given twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key '{twice[0]}' is given twice", node.start_mark
+            )
         return super().construct_mapping(node, deep)
 
 
 _RIG_KEYS = {
     "name": str, "cameras": list, "ego_frame": str, "world_frame": str, "anchor": str, "lidar_topics": list,
-    "odometry_topic": str, "annotations_topic": str, "annotations_2d_topic": str, "class_names": list, "assembler": dict,
+    "odometry_topic": str, "annotations_topic": str, "annotations_2d_topic": str, "class_names": list,
+    "assembler": dict,
 }  # fmt: skip
 _CAMERA_KEYS = {
     "name": str, "image_topic": str, "compressed": bool, "camera_info_topic": str, "optical_frame": str,
     "calibration": dict, "ego_from_camera": dict,
 }  # fmt: skip
-_CALIBRATION_KEYS = {"width": int, "height": int, "intrinsics": list, "distortion_model": str, "distortion": list}
+_CALIBRATION_KEYS = {
+    "width": int,
+    "height": int,
+    "intrinsics": list,
+    "distortion_model": str,
+    "distortion": list,
+}
 _EXTRINSIC_KEYS = {"translation": list, "rotation_xyzw": list}
 _ASSEMBLER_KEYS = {
-    "max_skew": float, "max_wait": float, "camera_timeout": float, "max_gap": float, "min_cameras": int, "min_interval": float,
+    "max_skew": float, "max_wait": float, "camera_timeout": float, "max_gap": float, "min_cameras": int,
+    "min_interval": float,
 }  # fmt: skip
-_NULLABLE = {"camera_info_topic", "optical_frame", "odometry_topic", "annotations_topic", "annotations_2d_topic"}
+_NULLABLE = {
+    "camera_info_topic",
+    "optical_frame",
+    "odometry_topic",
+    "annotations_topic",
+    "annotations_2d_topic",
+}
 
 
 def rig_from_dict(content: Any, source: str, default_name: str = "rig") -> Rig:
-    """A Rig from the content of a rig file; `source` is named in errors. Raises ConfigError as `load_rig` does."""
+    """A Rig from the content of a rig file; `source` is named in errors. Raises ConfigError as `load_rig`
+    does."""
     given = _checked(content, _RIG_KEYS, source, required=("cameras",))
     cameras = tuple(_camera(c, f"{source}: camera {i + 1}") for i, c in enumerate(given.pop("cameras")))
     for key in ("lidar_topics", "class_names"):
@@ -180,7 +207,9 @@ def _camera(content: Any, source: str) -> CameraSpec:
     if "calibration" in given:
         given["calibration"] = _calibration(given["calibration"], f"{source}: calibration")
     if "ego_from_camera" in given:
-        extrinsic = _checked(given["ego_from_camera"], _EXTRINSIC_KEYS, f"{source}: ego_from_camera", tuple(_EXTRINSIC_KEYS))
+        extrinsic = _checked(
+            given["ego_from_camera"], _EXTRINSIC_KEYS, f"{source}: ego_from_camera", tuple(_EXTRINSIC_KEYS)
+        )
         translation = _numbers(extrinsic["translation"], (3,), f"{source}: translation")
         rotation = _numbers(extrinsic["rotation_xyzw"], (4,), f"{source}: rotation_xyzw")
         try:
@@ -197,13 +226,18 @@ def _calibration(content: Any, source: str) -> CameraCalibration:
         [[values[0], 0.0, values[2]], [0.0, values[1], values[3]], [0.0, 0.0, 1.0]])  # fmt: skip
     distortion = _numbers(given.get("distortion", []), None, f"{source}: distortion")
     try:
-        return CameraCalibration(given["width"], given["height"], matrix, given.get("distortion_model", ""), distortion)
+        return CameraCalibration(
+            given["width"], given["height"], matrix, given.get("distortion_model", ""), distortion
+        )
     except CalibrationError as error:
         raise ConfigError(f"{source}: {error}") from error
 
 
-def _checked(content: Any, kinds: Mapping[str, type], source: str, required: tuple[str, ...] = ()) -> dict[str, Any]:
-    """`content` as a dict whose keys are all in `kinds` and whose values are of these kinds; empty optional keys are left out."""
+def _checked(
+    content: Any, kinds: Mapping[str, type], source: str, required: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """`content` as a dict whose keys are all in `kinds` and whose values are of these kinds; empty optional
+    keys are left out."""
     if not isinstance(content, dict):
         raise ConfigError(f"{source}: expected keys and values, got {type(content).__name__}")
     for key, value in content.items():
@@ -213,7 +247,9 @@ def _checked(content: Any, kinds: Mapping[str, type], source: str, required: tup
             raise ConfigError(f"{source}: unknown key '{key}'; {hint}")
         kind = kinds[key]
         fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
-        if (isinstance(value, bool) and kind is not bool) or not (fits or (value is None and key not in required)):
+        if (isinstance(value, bool) and kind is not bool) or not (
+            fits or (value is None and key not in required)
+        ):
             raise ConfigError(f"{source}: '{key}' must be of type {kind.__name__}, got {value!r}")
     missing = [key for key in required if key not in content]
     if missing:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 DETECTION_CLASSES = (
-    "car", "truck", "construction_vehicle", "bus", "trailer", "barrier", "motorcycle", "bicycle", "pedestrian", "traffic_cone",
+    "car", "truck", "construction_vehicle", "bus", "trailer", "barrier", "motorcycle", "bicycle",
+    "pedestrian", "traffic_cone",
 )  # fmt: skip
 """The ten classes of the nuScenes detection task, in its usual order."""
 
 
 def count_points(points: np.ndarray, center: np.ndarray, size: np.ndarray, yaw: np.ndarray) -> np.ndarray:
-    """How many points [P, 3] lie in each box: int64 [M]. center, size [M, 3] m (size = length, width, height), yaw [M] rad."""
+    """How many points [P, 3] lie in each box: int64 [M]. center, size [M, 3] m (size = length, width,
+    height), yaw [M] rad."""
     order = np.argsort(points[:, 0])
     points = points[order]
     reach = np.hypot(size[:, 0], size[:, 1]) / 2
@@ -25,17 +27,23 @@ def count_points(points: np.ndarray, center: np.ndarray, size: np.ndarray, yaw: 
         along = offset[:, 0] * cos + offset[:, 1] * sin
         across = offset[:, 1] * cos - offset[:, 0] * sin
         half = size[i] / 2
-        counts[i] = ((np.abs(along) <= half[0]) & (np.abs(across) <= half[1]) & (np.abs(offset[:, 2]) <= half[2])).sum()
+        counts[i] = (
+            (np.abs(along) <= half[0]) & (np.abs(across) <= half[1]) & (np.abs(offset[:, 2]) <= half[2])
+        ).sum()
     return counts
 
 
 def track_velocities(
-    stamps_ns: list[int], instances: list[list[str]], centers: list[np.ndarray], max_gap_ns: int = 1_500_000_000
+    stamps_ns: list[int],
+    instances: list[list[str]],
+    centers: list[np.ndarray],
+    max_gap_ns: int = 1_500_000_000,
 ) -> list[np.ndarray]:
-    """Velocities [M, 3] (m/s) of all boxes of each keyframe, from the centres [M, 3] (m) of the same instance before and after.
+    """Velocities [M, 3] (m/s) of all boxes of each keyframe, from the centres [M, 3] (m) of the same instance
+    before and after.
 
-    Central differences; one-sided at the ends of a track; NaN where the neighbours are farther apart in time than `max_gap_ns` or there
-    are none. Keyframes in order of time.
+    Central differences; one-sided at the ends of a track; NaN where the neighbours are farther apart in time
+    than `max_gap_ns` or there are none. Keyframes in order of time.
     """
     tracks: dict[str, list[tuple[int, int]]] = {}
     for frame, names in enumerate(instances):

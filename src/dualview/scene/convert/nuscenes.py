@@ -2,12 +2,14 @@
 
 What is translated, and how:
 
-- World: nuScenes' global frame is `map`; the ego frame (rear axle on the ground, x forward) is `base_link`. Stamps are the tables', in ns.
-- All images and LiDAR sweeps of the scene, keyframes and those between. Each is preceded by the ego pose that the tables give for its
-  own stamp. Calibrations and mountings are the scene's. Radars are left out.
-- Labels at keyframes, stamped like the sample: sizes (w, l, h) become (length, width, height), the heading is the rotated x axis,
-  velocities are the devkit's `box_velocity` (NaN where it can't tell), classes the ten of the detection task (others are counted and
-  left out), instance names the instance tokens. Visibility levels become the middle of their range (0.2, 0.5, 0.7, 0.9).
+- World: nuScenes' global frame is `map`; the ego frame (rear axle on the ground, x forward) is `base_link`.
+  Stamps are the tables', in ns.
+- All images and LiDAR sweeps of the scene, keyframes and those between. Each is preceded by the ego pose that
+  the tables give for its own stamp. Calibrations and mountings are the scene's. Radars are left out.
+- Labels at keyframes, stamped like the sample: sizes (w, l, h) become (length, width, height), the heading is
+  the rotated x axis, velocities are the devkit's `box_velocity` (NaN where it can't tell), classes the ten of
+  the detection task (others are counted and left out), instance names the instance tokens. Visibility levels
+  become the middle of their range (0.2, 0.5, 0.7, 0.9).
 
 Files that the tables name but the data root lacks are reported and passed over.
 """
@@ -47,13 +49,17 @@ def open_tables(dataroot: str | Path, version: str | None = None) -> Any:
         version = versions[0]
     if version not in versions:
         asked = f"tables '{version}'" if version else "one set of tables"
-        raise BagError(f"{dataroot} does not hold {asked}; it has {', '.join(versions) or 'none'}. Name one with --version")
+        raise BagError(
+            f"{dataroot} does not hold {asked}; it has {', '.join(versions) or 'none'}. Name one with "
+            f"--version"
+        )
     try:
         from nuscenes.nuscenes import NuScenes
     except ImportError as error:
         raise BagError(
             "reading nuScenes needs its devkit, whose own requirements are out of date: "
-            f"pip install --no-deps nuscenes-devkit==1.2.0 && pip install pyquaternion cachetools scikit-learn tqdm ({error})"
+            f"pip install --no-deps nuscenes-devkit==1.2.0 && pip install pyquaternion cachetools "
+            f"scikit-learn tqdm ({error})"
         ) from error
     try:
         return NuScenes(version=version, dataroot=str(dataroot), verbose=False)
@@ -67,15 +73,17 @@ def convert_nuscenes(
 ) -> ConversionSummary:  # fmt: skip
     """Write one nuScenes scene ("scene-0061") to the recording `target` (.mcap).
 
-    rig: default the rig `nuscenes`; its cameras are named like nuScenes' channels in lower case. Raises BagError if the tables or the
-    scene aren't there, or the recording can't be written.
+    rig: default the rig `nuscenes`; its cameras are named like nuScenes' channels in lower case. Raises
+    BagError if the tables or the scene aren't there, or the recording can't be written.
     """
     rig = rig or load_rig("nuscenes")
     tables = open_tables(dataroot, version)
     summary = ConversionSummary()
     channels = {camera.name.upper(): camera.name for camera in rig.cameras}
     records = scene_records(tables, scene, (*channels, "LIDAR_TOP"))
-    absent = [channel for channel in (*channels, "LIDAR_TOP") if channel not in {r["channel"] for r in records}]
+    absent = [
+        channel for channel in (*channels, "LIDAR_TOP") if channel not in {r["channel"] for r in records}
+    ]
     for channel in absent:
         summary.pass_over("sensors that the scene doesn't have", channel)
     if not records:
@@ -116,24 +124,31 @@ def convert_nuscenes(
 
 
 def scene_annotations(dataroot: str | Path, scene: str, version: str | None = None) -> list[Annotations]:
-    """The labels of a scene straight from the tables, for recordings that lack them (nuscenes2bag); boxes in the map frame."""
-    tables, ids, summary = open_tables(dataroot, version), {}, ConversionSummary()
+    """The labels of a scene straight from the tables, for recordings that lack them (nuscenes2bag); boxes in
+    the map frame."""
+    tables, summary = open_tables(dataroot, version), ConversionSummary()
+    ids: dict[str, int] = {}
     return [_annotations(tables, sample, ids, summary)[0] for sample in _keyframes(tables, scene)]
 
 
-def nuscenes2bag_rig(dataroot: str | Path, scene: str, version: str | None = None, compressed: bool = False) -> str:
+def nuscenes2bag_rig(
+    dataroot: str | Path, scene: str, version: str | None = None, compressed: bool = False
+) -> str:
     """A rig file (YAML) for the nuscenes2bag recording of a scene, with the scene's own intrinsics.
 
     compressed: the recording was made with nuscenes2bag's compress switch.
     """
     tables = open_tables(dataroot, version)
-    records = {r["channel"].lower(): r for r in scene_records(tables, scene, tuple(c.upper() for c in _CAMERAS))}
+    records = {
+        r["channel"].lower(): r for r in scene_records(tables, scene, tuple(c.upper() for c in _CAMERAS))
+    }
     cameras = []
     for name in (n for n in _CAMERAS if n in records):
         calibration = _calibration(tables, records[name])
         k = calibration.intrinsics
         cameras.append({
-            "name": name, "image_topic": f"/{name}/{'compressed' if compressed else 'raw'}", "compressed": compressed,
+            "name": name, "image_topic": f"/{name}/{'compressed' if compressed else 'raw'}",
+            "compressed": compressed,
             "optical_frame": name,
             "calibration": {"width": calibration.width, "height": calibration.height,
                             "intrinsics": [float(k[0, 0]), float(k[1, 1]), float(k[0, 2]), float(k[1, 2])]},
@@ -141,8 +156,10 @@ def nuscenes2bag_rig(dataroot: str | Path, scene: str, version: str | None = Non
     if not cameras:
         raise BagError(f"{scene} has no cameras that nuscenes2bag writes")
     content = {
-        "name": f"nuscenes2bag-{scene}", "ego_frame": "base_link", "world_frame": "odom", "anchor": cameras[0]["name"],
-        "cameras": cameras, "lidar_topics": ["/lidar_top"], "odometry_topic": "/odom", "annotations_topic": None,
+        "name": f"nuscenes2bag-{scene}", "ego_frame": "base_link", "world_frame": "odom",
+        "anchor": cameras[0]["name"],
+        "cameras": cameras, "lidar_topics": ["/lidar_top"], "odometry_topic": "/odom",
+        "annotations_topic": None,
         "annotations_2d_topic": None, "class_names": list(DETECTION_CLASSES),
     }  # fmt: skip
     head = f"# nuscenes2bag recording of {scene}: intrinsics from the tables {tables.version}.\n"
@@ -186,7 +203,9 @@ def _trajectory(tables: Any, records: list[dict[str, Any]]) -> Trajectory:
     """The ego poses of all records; the first at each stamp."""
     poses: dict[int, np.ndarray] = {}
     for record in records:
-        poses.setdefault(record["timestamp"] * 1000, _matrix(tables.get("ego_pose", record["ego_pose_token"])))
+        poses.setdefault(
+            record["timestamp"] * 1000, _matrix(tables.get("ego_pose", record["ego_pose_token"]))
+        )
     return Trajectory(np.array(list(poses), dtype=np.int64), np.array(list(poses.values())))
 
 
@@ -202,7 +221,12 @@ def _calibration(tables: Any, record: dict[str, Any]) -> CameraCalibration:
 
 
 def _write_image(
-    bag: BagWriter, camera: str, stamp: int, path: Path, calibration: CameraCalibration, summary: ConversionSummary
+    bag: BagWriter,
+    camera: str,
+    stamp: int,
+    path: Path,
+    calibration: CameraCalibration,
+    summary: ConversionSummary,
 ) -> None:
     jpeg = path.read_bytes()
     if not jpeg.startswith(b"\xff\xd8"):
@@ -233,15 +257,22 @@ def _annotations(
         row = tables.get("sample_annotation", token)
         name = category_to_detection_name(row["category_name"])
         if name is None:
-            summary.passed_over[f"boxes of category {row['category_name']}, which isn't one of the ten classes"] += 1
+            summary.passed_over[
+                f"boxes of category {row['category_name']}, which isn't one of the ten classes"
+            ] += 1
         else:
             rows.append(row)
             names.append(name)
     count = len(rows)
     poses = np.array([_matrix(row) for row in rows]).reshape(count, 4, 4)
     sizes = np.array([row["size"] for row in rows], dtype=np.float64).reshape(count, 3)[:, [1, 0, 2]]
-    velocities = np.array([tables.box_velocity(row["token"]) for row in rows], dtype=np.float64).reshape(count, 3)
-    levels = [tables.get("visibility", r["visibility_token"])["level"] if r["visibility_token"] else "" for r in rows]
+    velocities = np.array([tables.box_velocity(row["token"]) for row in rows], dtype=np.float64).reshape(
+        count, 3
+    )
+    levels = [
+        tables.get("visibility", r["visibility_token"])["level"] if r["visibility_token"] else ""
+        for r in rows
+    ]
     boxes = Boxes3D(
         torch.tensor(poses[:, :3, 3]), torch.tensor(sizes).float(),
         torch.tensor(np.arctan2(poses[:, 1, 0], poses[:, 0, 0])).float(), torch.tensor(velocities).float(),
@@ -253,4 +284,6 @@ def _annotations(
         torch.tensor([row["num_lidar_pts"] for row in rows], dtype=torch.int64),
         torch.tensor([_VISIBILITY.get(level, float("nan")) for level in levels], dtype=torch.float32),
     )  # fmt: skip
-    return annotations, [[tables.get("attribute", token)["name"] for token in row["attribute_tokens"]] for row in rows]
+    return annotations, [
+        [tables.get("attribute", token)["name"] for token in row["attribute_tokens"]] for row in rows
+    ]

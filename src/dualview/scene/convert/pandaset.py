@@ -2,23 +2,28 @@
 
 What is translated, and how:
 
-- World: PandaSet's world frame is `map`. Stamps are PandaSet's, in ns; a LiDAR sweep's stamp is its end, and the cameras fire while the
-  beam passes them, up to 100 ms earlier.
-- Ego: PandaSet's pose is of a frame with x right, y forward, z up ("the LiDAR frame" here; LiDAR points are in the world frame and are
-  moved into it). `base_link` has REP-103's axes (x forward, y left) and lies on the ground below that frame's origin: a plane is fitted to
-  the lowest points around the vehicle in some sweeps and the median of its heights below the origin is used (`ground_height`).
-  The axes are not tilted to the plane.
-- Poses: world_from_ego between PandaSet's 10 Hz poses is interpolated (position linear, rotation slerp) and written at the stamp of every
-  image and sweep; the cameras of the first sweep fire before its pose, so up to 0.15 s is extrapolated.
-- Cameras: PandaSet gives camera-to-world per image; the mounting is rigid, so one ego_from_camera is the mean over all
-  images, and how far single images depart from it is reported. Images are undistorted already; JPEG bytes aren't touched.
-- Labels: rows with sensor_id 1 repeat objects for the second LiDAR and are dropped. Heading is yaw + 90 degrees; sizes are (y, x, z) =
-  (length, width, height). Velocities are differences of centres, point counts are of both LiDARs. Classes: `CLASS_MAP`.
+- World: PandaSet's world frame is `map`. Stamps are PandaSet's, in ns; a LiDAR sweep's stamp is its end, and
+  the cameras fire while the beam passes them, up to 100 ms earlier.
+- Ego: PandaSet's pose is of a frame with x right, y forward, z up ("the LiDAR frame" here; LiDAR points are
+  in the world frame and are moved into it). `base_link` has REP-103's axes (x forward, y left) and lies on
+  the ground below that frame's origin: a plane is fitted to the lowest points around the vehicle in some
+  sweeps and the median of its heights below the origin is used (`ground_height`). The axes are not tilted to
+  the plane.
+- Poses: world_from_ego between PandaSet's 10 Hz poses is interpolated (position linear, rotation slerp) and
+  written at the stamp of every image and sweep; the cameras of the first sweep fire before its pose, so up to
+  0.15 s is extrapolated.
+- Cameras: PandaSet gives camera-to-world per image; the mounting is rigid, so one ego_from_camera is the mean
+  over all images, and how far single images depart from it is reported. Images are undistorted already; JPEG
+  bytes aren't touched.
+- Labels: rows with sensor_id 1 repeat objects for the second LiDAR and are dropped. Heading is yaw + 90
+  degrees; sizes are (y, x, z) = (length, width, height). Velocities are differences of centres, point counts
+  are of both LiDARs. Classes: `CLASS_MAP`.
 
 Frames, images, sweeps or label files that are missing or broken are reported and passed over.
 
-PandaSet stores sweeps and labels as pickles, which can run any code when read: only files inside the folder that the
-user named are opened, links that lead out of it are refused. Convert only folders that come from a source you trust.
+PandaSet stores sweeps and labels as pickles, which can run any code when read: only files inside the folder
+that the user named are opened, links that lead out of it are refused. Convert only folders that come from a
+source you trust.
 """
 
 from __future__ import annotations
@@ -47,22 +52,30 @@ CLASS_MAP = {
     "Pedestrian": "pedestrian", "Pedestrian with Object": "pedestrian", "Cones": "traffic_cone",
     "Temporary Construction Barriers": "barrier", "Road Barriers": "barrier",
 }  # fmt: skip
-"""PandaSet's labels -> the ten classes. Left out as in nuScenes' detection task: animals, signs, pylons, rolling containers, trains,
-trams, emergency vehicles, pedicabs, personal mobility devices and uncommon vehicles."""
+"""PandaSet's labels -> the ten classes. Left out as in nuScenes' detection task: animals, signs, pylons,
+rolling containers, trains, trams, emergency vehicles, pedicabs, personal mobility devices and uncommon
+vehicles."""
 
 _LIDARS = {0: "pandar64", 1: "pandar_gt"}  # column d of a sweep: 360 degrees; front
-_AHEAD_FROM_RIGHT = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # x forward, y left <- x right, y forward
+_AHEAD_FROM_RIGHT = np.array(
+    [[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+)  # x forward, y left <- x right, y forward
 _MOTION = {"Moving": "vehicle.moving", "Stopped": "vehicle.stopped", "Parked": "vehicle.parked"}
 _VEHICLES = ("car", "truck", "construction_vehicle", "bus", "trailer")
 
 
 def convert_pandaset(
-    source: str | Path, target: str | Path, rig: Rig | None = None, frames: range | None = None, overwrite: bool = False
+    source: str | Path,
+    target: str | Path,
+    rig: Rig | None = None,
+    frames: range | None = None,
+    overwrite: bool = False,
 ) -> ConversionSummary:
     """Write the PandaSet sequence in folder `source` to the recording `target` (.mcap).
 
-    rig: the topics and camera names, default the rig `pandaset`; its cameras are named like PandaSet's folders. frames: which frames,
-    default all. Raises BagError if `source` isn't a sequence or `target` can't be written.
+    rig: the topics and camera names, default the rig `pandaset`; its cameras are named like PandaSet's
+    folders. frames: which frames, default all. Raises BagError if `source` isn't a sequence or `target` can't
+    be written.
     """
     rig = rig or load_rig("pandaset")
     sequence = PandaSetSequence.open(Path(source), frames)
@@ -77,7 +90,9 @@ def convert_pandaset(
     ego_from_lidar[:3, :3], ego_from_lidar[2, 3] = _AHEAD_FROM_RIGHT, height or 0.0
     trajectory = Trajectory(sequence.stamps_ns, sequence.world_from_lidar @ np.linalg.inv(ego_from_lidar))
 
-    events: list[tuple[int, str, int]] = [(int(s), "lidar", i) for i, s in zip(sequence.frames, sequence.stamps_ns, strict=True)]
+    events: list[tuple[int, str, int]] = [
+        (int(s), "lidar", i) for i, s in zip(sequence.frames, sequence.stamps_ns, strict=True)
+    ]
     mountings, calibrations = {name: ego_from_lidar for name in _LIDARS.values()}, {}
     for spec in rig.cameras:
         camera = sequence.camera(spec.name, summary)
@@ -87,7 +102,9 @@ def convert_pandaset(
         if mounting is None:
             continue
         calibrations[spec.name], mountings[spec.frame] = camera.calibration, ego_from_lidar @ mounting
-        events += [(int(stamp), spec.name, i) for i, stamp in zip(camera.frames, camera.stamps_ns, strict=True)]
+        events += [
+            (int(stamp), spec.name, i) for i, stamp in zip(camera.frames, camera.stamps_ns, strict=True)
+        ]
     events.sort(key=lambda event: event[0])
     labels = _read_labels(sequence, summary)
 
@@ -113,7 +130,9 @@ def convert_pandaset(
                     bag.points(f"/{name}/points", stamp, sweep[1][sweep[2] == number], name)
                 summary.written["sweeps"] += 1
             if index in labels:
-                annotations, attributes = labels[index].annotations(stamp, sweep[0] if sweep is not None else None)
+                annotations, attributes = labels[index].annotations(
+                    stamp, sweep[0] if sweep is not None else None
+                )
                 bag.annotations(annotations, attributes)
                 summary.written["keyframes"] += 1
                 summary.written["boxes"] += len(annotations.boxes)
@@ -121,14 +140,20 @@ def convert_pandaset(
 
 
 def ground_height(sweeps: list[np.ndarray]) -> float | None:
-    """How far the ground lies below the origin of points [P, 3] (m, z up, x right, y forward), None if too little of it is seen.
+    """How far the ground lies below the origin of points [P, 3] (m, z up, x right, y forward), None if too
+    little of it is seen.
 
-    A plane is fitted to the lowest point of each square metre within 10 m to the sides and 15 m to the front and back (the
-    vehicle itself left out), narrowing the tolerance from 1 m to 0.1 m so that cars and kerbs fall away (trimmed least squares).
+    A plane is fitted to the lowest point of each square metre within 10 m to the sides and 15 m to the front
+    and back (the vehicle itself left out), narrowing the tolerance from 1 m to 0.1 m so that cars and kerbs
+    fall away (trimmed least squares).
     """
     heights = []
     for points in sweeps:
-        near = (np.abs(points[:, 0]) < 10) & (np.abs(points[:, 1]) < 15) & (np.hypot(points[:, 0], points[:, 1]) > 3)
+        near = (
+            (np.abs(points[:, 0]) < 10)
+            & (np.abs(points[:, 1]) < 15)
+            & (np.hypot(points[:, 0], points[:, 1]) > 3)
+        )
         points = points[near]
         cell = np.floor(points[:, :2]).astype(np.int64) @ np.array([1000, 1])
         order = np.lexsort((points[:, 2], cell))
@@ -147,9 +172,14 @@ def ground_height(sweeps: list[np.ndarray]) -> float | None:
     return float(np.median(heights)) if heights else None
 
 
-def _rigid_mounting(name: str, camera: PandaSetCamera, lidar: Trajectory, summary: ConversionSummary) -> np.ndarray | None:
-    """lidar_from_camera [4, 4]: the mean over all images; the largest departures from it go into the summary."""
-    pairs = [(lidar.pose_at(int(s)), pose) for s, pose in zip(camera.stamps_ns, camera.world_from_camera, strict=True)]
+def _rigid_mounting(
+    name: str, camera: PandaSetCamera, lidar: Trajectory, summary: ConversionSummary
+) -> np.ndarray | None:
+    """lidar_from_camera [4, 4]: the mean over all images; the largest departures go into the summary."""
+    pairs = [
+        (lidar.pose_at(int(s)), pose)
+        for s, pose in zip(camera.stamps_ns, camera.world_from_camera, strict=True)
+    ]
     relative = np.array([np.linalg.inv(ego) @ pose for ego, pose in pairs if ego is not None])
     if not len(relative):
         summary.pass_over("cameras without an ego pose near their stamps", name)
@@ -159,7 +189,9 @@ def _rigid_mounting(name: str, camera: PandaSetCamera, lidar: Trajectory, summar
     mounting[:3, :3], mounting[:3, 3] = rotations.mean().as_matrix(), relative[:, :3, 3].mean(0)
     turned = np.degrees((rotations.mean().inv() * rotations).magnitude().max())
     moved = np.linalg.norm(relative[:, :3, 3] - mounting[:3, 3], axis=1).max()
-    summary.notes.append(f"{name} is rigidly mounted up to {moved * 100:.1f} cm and {turned:.2f} degrees in single images")
+    summary.notes.append(
+        f"{name} is rigidly mounted up to {moved * 100:.1f} cm and {turned:.2f} degrees in single images"
+    )
     return mounting
 
 
@@ -178,15 +210,27 @@ class _Labels:
 
     def annotations(self, stamp_ns: int, points: np.ndarray | None) -> tuple[Annotations, list[list[str]]]:
         """With the number of world points [P, 3] in each box, -1 if the sweep is missing."""
-        counts = np.full(len(self.center), -1) if points is None else count_points(points, self.center, self.size, self.yaw)
+        counts = (
+            np.full(len(self.center), -1)
+            if points is None
+            else count_points(points, self.center, self.size, self.yaw)
+        )
         count = len(self.center)
         boxes = Boxes3D(
             torch.tensor(self.center), torch.tensor(self.size).float(), torch.tensor(self.yaw).float(),
-            torch.tensor(self.velocity).float(), torch.tensor([DETECTION_CLASSES.index(c) for c in self.classes], dtype=torch.int64),
+            torch.tensor(self.velocity).float(),
+            torch.tensor([DETECTION_CLASSES.index(c) for c in self.classes], dtype=torch.int64),
             torch.ones(count), torch.tensor(self.track_ids, dtype=torch.int64),
         )  # fmt: skip
         unknown = torch.full((count,), float("nan"))
-        label = Annotations(stamp_ns, boxes, DETECTION_CLASSES, tuple(self.instances), torch.from_numpy(counts).long(), unknown)
+        label = Annotations(
+            stamp_ns,
+            boxes,
+            DETECTION_CLASSES,
+            tuple(self.instances),
+            torch.from_numpy(counts).long(),
+            unknown,
+        )
         return label, self.attributes
 
 
@@ -194,13 +238,17 @@ def _read_labels(sequence: PandaSetSequence, summary: ConversionSummary) -> dict
     """All frames' cuboids with velocities; track ids are the order in which instances first appear."""
     tables: dict[int, Any] = {}
     for frame in sequence.frames:
-        table = sequence.pickle(Path("annotations") / "cuboids" / f"{frame:02d}.pkl.gz", "label files", summary)
+        table = sequence.pickle(
+            Path("annotations") / "cuboids" / f"{frame:02d}.pkl.gz", "label files", summary
+        )
         if table is None:
             continue
         if "cuboids.sensor_id" in table:
             table = table[table["cuboids.sensor_id"] != 1]
         for label, rows in table[~table["label"].isin(list(CLASS_MAP))].groupby("label"):
-            summary.passed_over[f"boxes of class '{label}', which none of the ten classes covers"] += len(rows)
+            summary.passed_over[f"boxes of class '{label}', which none of the ten classes covers"] += len(
+                rows
+            )
         tables[frame] = table[table["label"].isin(list(CLASS_MAP))]
     stamps = dict(zip(sequence.frames, sequence.stamps_ns.tolist(), strict=True))
     centers = [t[["position.x", "position.y", "position.z"]].to_numpy(np.float64) for t in tables.values()]
@@ -208,13 +256,25 @@ def _read_labels(sequence: PandaSetSequence, summary: ConversionSummary) -> dict
     velocities = track_velocities([stamps[f] for f in tables], instances, centers)
     ids: dict[str, int] = {}
     labels = {}
-    for (frame, table), center, names, velocity in zip(tables.items(), centers, instances, velocities, strict=True):
+    for (frame, table), center, names, velocity in zip(
+        tables.items(), centers, instances, velocities, strict=True
+    ):
         classes = [CLASS_MAP[name] for name in table["label"]]
-        motions = list(table["attributes.object_motion"]) if "attributes.object_motion" in table else [None] * len(table)
+        motions = (
+            list(table["attributes.object_motion"])
+            if "attributes.object_motion" in table
+            else [None] * len(table)
+        )
         labels[frame] = _Labels(
             classes, names, [ids.setdefault(name, len(ids)) for name in names], center,
             table[["dimensions.y", "dimensions.x", "dimensions.z"]].to_numpy(np.float64),
-            np.arctan2(np.cos(yaw := table["yaw"].to_numpy(np.float64)), -np.sin(yaw)),  # yaw + 90 degrees in -pi..pi
-            velocity, [[_MOTION[m]] if c in _VEHICLES and m in _MOTION else [] for c, m in zip(classes, motions, strict=True)],
+            _heading(table["yaw"].to_numpy(np.float64)),
+            velocity, [[_MOTION[m]] if c in _VEHICLES and m in _MOTION else [] for c, m in zip(classes,
+            motions, strict=True)],
         )  # fmt: skip
     return labels
+
+
+def _heading(yaw: np.ndarray) -> np.ndarray:
+    """PandaSet's yaw is of the width axis: the heading is 90 degrees further, rad in -pi..pi."""
+    return np.arctan2(np.cos(yaw), -np.sin(yaw))

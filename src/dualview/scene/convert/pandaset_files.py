@@ -37,15 +37,26 @@ class PandaSetSequence:
 
     @staticmethod
     def open(folder: Path, wanted: range | None) -> PandaSetSequence:
-        """Read the poses and stamps. Raises BagError if the folder isn't a sequence or has none of the frames `wanted`."""
+        """Read the poses and stamps. Raises BagError if the folder isn't a sequence or has none of the frames
+        `wanted`."""
         if not (folder / "lidar" / "poses.json").is_file():
-            inner = sorted(p.parent.parent.name for p in folder.glob("*/lidar/poses.json")) if folder.is_dir() else []
-            hint = f"name one of its sequences: {', '.join(inner)}" if inner else "it needs lidar/poses.json, lidar/timestamps.json and camera/"
+            inner = (
+                sorted(p.parent.parent.name for p in folder.glob("*/lidar/poses.json"))
+                if folder.is_dir()
+                else []
+            )
+            hint = (
+                f"name one of its sequences: {', '.join(inner)}"
+                if inner
+                else "it needs lidar/poses.json, lidar/timestamps.json and camera/"
+            )
             raise BagError(f"{folder} is not a PandaSet sequence: {hint}")
         poses, stamps = _poses(folder / "lidar" / "poses.json"), _stamps(folder / "lidar" / "timestamps.json")
         frames = [i for i in range(min(len(poses), len(stamps))) if wanted is None or i in wanted]
         if not frames:
-            raise BagError(f"{folder} has none of the frames asked for; it has {min(len(poses), len(stamps))}")
+            raise BagError(
+                f"{folder} has none of the frames asked for; it has {min(len(poses), len(stamps))}"
+            )
         return PandaSetSequence(folder, frames, stamps[frames], poses[frames])
 
     def camera(self, name: str, summary: ConversionSummary) -> PandaSetCamera | None:
@@ -60,7 +71,9 @@ class PandaSetSequence:
         except (OSError, BagError, json.JSONDecodeError, StopIteration):
             summary.pass_over("cameras without poses, stamps, intrinsics or images", name)
             return None
-        matrix = np.array([[values["fx"], 0, values["cx"]], [0, values["fy"], values["cy"]], [0, 0, 1]], dtype=np.float64)
+        matrix = np.array(
+            [[values["fx"], 0, values["cx"]], [0, values["fy"], values["cy"]], [0, 0, 1]], dtype=np.float64
+        )
         return PandaSetCamera(frames, stamps[frames], poses[frames], CameraCalibration(width, height, matrix))
 
     def image_size(self, camera: str, frame: int) -> tuple[int, int] | None:
@@ -86,8 +99,11 @@ class PandaSetSequence:
     def _image_path(self, camera: str, frame: int) -> Path:
         return self.folder / "camera" / camera / f"{frame:02d}.jpg"
 
-    def sweep(self, frame: int, summary: ConversionSummary) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """World points [P, 3] float64, LiDAR-frame points with intensity [P, 4] float32, and each point's LiDAR [P]; None if missing."""
+    def sweep(
+        self, frame: int, summary: ConversionSummary
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """World points [P, 3] float64, LiDAR-frame points with intensity [P, 4] float32, and each point's
+        LiDAR [P]; None if missing."""
         table = self.pickle(Path("lidar") / f"{frame:02d}.pkl.gz", "sweeps", summary)
         if table is None:
             return None
@@ -103,7 +119,8 @@ class PandaSetSequence:
         return [sweep for sweep in (self.sweep(i, ConversionSummary()) for i in picked) if sweep is not None]
 
     def pickle(self, relative: Path, what: str, summary: ConversionSummary) -> Any:
-        """A pandas table from a pickle inside the folder, None (and reported) if it is missing, broken or a link that leads out."""
+        """A pandas table from a pickle inside the folder, None (and reported) if it is missing, broken or a
+        link that leads out."""
         path = self.folder / relative
         if not path.exists():
             summary.pass_over(f"missing {what}", relative.name)
@@ -114,7 +131,9 @@ class PandaSetSequence:
         try:
             import pandas
         except ImportError as error:
-            raise BagError("PandaSet's files are pandas pickles: install pandas (pip install pandas)") from error
+            raise BagError(
+                "PandaSet's files are pandas pickles: install pandas (pip install pandas)"
+            ) from error
         try:
             return pandas.read_pickle(path)
         except Exception as error:  # a broken pickle can raise anything
@@ -126,9 +145,10 @@ def _poses(path: Path) -> np.ndarray:
     """[T, 4, 4] float64. Raises BagError if the file is missing or damaged."""
     try:
         entries = json.loads(path.read_text())
-        return np.array([
-            rigid_from_quaternion([e["position"][k] for k in "xyz"], [e["heading"][k] for k in "xyzw"]) for e in entries
-        ]).reshape(-1, 4, 4)  # fmt: skip
+        positions = [np.array([entry["position"][axis] for axis in "xyz"]) for entry in entries]
+        headings = [np.array([entry["heading"][axis] for axis in "xyzw"]) for entry in entries]
+        pairs = zip(positions, headings, strict=True)
+        return np.array([rigid_from_quaternion(*pair) for pair in pairs]).reshape(-1, 4, 4)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BagError(f"{path} can't be read as PandaSet poses: {error}") from error
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 @dataclass
 class ConversionSummary:
-    """Counts of what was written, and of what was missing or unusable in the source with examples. `notes` are findings."""
+    """Counts of what was written, and of what was missing or unusable in the source with examples. `notes`
+    are findings."""
 
     written: Counter[str] = field(default_factory=Counter)
     passed_over: Counter[str] = field(default_factory=Counter)
@@ -22,7 +23,10 @@ class ConversionSummary:
             self.examples[what].append(example)
 
     def __str__(self) -> str:
-        lines = ["written: " + (", ".join(f"{count} {what}" for what, count in sorted(self.written.items())) or "nothing")]
+        lines = [
+            "written: "
+            + (", ".join(f"{count} {what}" for what, count in sorted(self.written.items())) or "nothing")
+        ]
         for what, count in sorted(self.passed_over.items()):
             more = ", …" if count > len(self.examples[what]) else ""
             lines.append(f"passed over: {count} {what} ({', '.join(self.examples[what])}{more})")

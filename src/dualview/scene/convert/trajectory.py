@@ -25,15 +25,20 @@ class Trajectory:
 
     def __post_init__(self) -> None:
         if len(self.stamps_ns) == 0 or len(self.stamps_ns) != len(self.poses):
-            raise BagError(f"{len(self.poses)} ego poses for {len(self.stamps_ns)} stamps: the source's pose table is incomplete")
+            raise BagError(
+                f"{len(self.poses)} ego poses for {len(self.stamps_ns)} stamps: the source's pose table is "
+                f"incomplete"
+            )
         if (np.diff(self.stamps_ns) <= 0).any():
             raise BagError("the stamps of the ego poses don't rise: the source's pose table is damaged")
 
     def pose_at(self, stamp_ns: int) -> np.ndarray | None:
-        """world_from_ego [4, 4] at a time: linear in position and slerp in rotation between the two poses around it.
+        """world_from_ego [4, 4] at a time: linear in position and slerp in rotation between the two poses
+        around it.
 
-        Up to `max_extrapolation_ns` outside the trajectory the motion of the first or last interval goes on; farther away, or in a
-        hole between poses longer than `max_hole_ns`, the answer is None. A single pose stands for its own stamp only.
+        Up to `max_extrapolation_ns` outside the trajectory the motion of the first or last interval goes on;
+        farther away, or in a hole between poses longer than `max_hole_ns`, the answer is None. A single pose
+        stands for its own stamp only.
         """
         if len(self.stamps_ns) == 1:
             return self.poses[0].copy() if stamp_ns == self.stamps_ns[0] else None
@@ -57,11 +62,14 @@ class Trajectory:
         return pose
 
     def twist_at(self, stamp_ns: int, half_window_ns: int = 100_000_000) -> tuple[np.ndarray, np.ndarray]:
-        """Linear [3] (m/s) and angular [3] (rad/s) velocity along the ego axes, by differences over a short window.
+        """Linear [3] (m/s) and angular [3] (rad/s) velocity along the ego axes, by differences over a short
+        window.
 
         Zero where fewer than two poses are known around the time.
         """
-        poses = [(t, self.pose_at(t)) for t in (stamp_ns - half_window_ns, stamp_ns, stamp_ns + half_window_ns)]
+        poses = [
+            (t, self.pose_at(t)) for t in (stamp_ns - half_window_ns, stamp_ns, stamp_ns + half_window_ns)
+        ]
         known = [(t, pose) for t, pose in poses if pose is not None]
         if len(known) < 2:
             return np.zeros(3), np.zeros(3)
