@@ -34,12 +34,19 @@ class TrackingSession:
     `process` starts from a fresh state when the assembler says that time jumped; track ids go on from where they were.
     """
 
-    def __init__(self, detector: DualView, min_cameras: int = 1, decode_workers: int = 1) -> None:
+    def __init__(
+        self, detector: DualView, min_cameras: int = 1, decode_workers: int = 1, next_track_id: int = 0
+    ) -> None:
         self.detector = detector
         self.preprocessor = ImagePreprocessor(detector.config.image_size, decode_workers)
         self._min_cameras = min_cameras
-        self._state = detector.initial_state()
+        self._state = detector.initial_state(next_track_id=next_track_id)
         self._pending_reset: str | None = None
+
+    @property
+    def next_track_id(self) -> int:
+        """The first id that was never given: a later session of the same node goes on from it."""
+        return self._state.next_track_id
 
     def process(self, closed: ClosedFrame) -> ProcessedFrame:
         """Decode one closed frame and step the detector.
