@@ -73,7 +73,7 @@ def test_points_behind_a_camera_give_nothing() -> None:
     views = ring_views(1)
     behind = anchors(12).clone()
     behind[..., 0] = -behind[..., 0].abs() - 10  # camera 0 looks along +x
-    locations, in_front = project_to_images(behind[..., None, :3], views.projection, views.image_size)
+    _, in_front = project_to_images(behind[..., None, :3], views.projection, views.image_size)
     assert not in_front.any()
     features, _, embedding = instances()
     network = module(residual="add")
