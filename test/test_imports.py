@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "networks": {"geometry", "ops"},
     "detectors": {"geometry", "ops", "networks", "scene"},
     "supervision": {"geometry", "networks"},
-    "evaluation": {"geometry", "scene", "detectors"},
+    "evaluation": {"geometry", "scene", "detectors", "drawing"},
     "drawing": {"geometry", "scene", "detectors"},
     "ros": {"geometry", "scene", "detectors"},
 }

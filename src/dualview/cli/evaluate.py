@@ -1,0 +1,82 @@
+"""Score a detector on recordings, or what a node published for one, as nuScenes does: mAP, NDS, AMOTA and more, with a report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = "score a detector, or a node's recorded tracks, against the labels of recordings"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("bags", nargs="+", metavar="BAG", help="recordings; those with labels are scored")
+    parser.add_argument("--report", metavar="DIR", required=True, help="where metrics.json and report.md go")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--weights", default="dualview-tiny", help="a preset, a name in models/, or a .safetensors file")
+    source.add_argument("--tracks", action="append", metavar="OUT.mcap",
+                        help="score these recorded tracks of a node instead; once for each BAG, in the same order")  # fmt: skip
+    parser.add_argument("--tracks-topic", help="topic of the tracks in OUT.mcap (default: the only one)")
+    parser.add_argument("--rig", help="rig name or file (default: the known one whose cameras the recording has)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--protocol", default="nuscenes", help="'nuscenes', or a YAML file with other classes and ranges")
+    parser.add_argument("--keyframe-interval", type=float, metavar="S",
+                        help="score keyframes at least so far apart, s (nuScenes: 0.5; default: all)")  # fmt: skip
+    parser.add_argument("--pictures", type=int, default=3, metavar="N", help="pictures of the worst frames (default 3)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate, write the report, print the best-known numbers."""
+    from dataclasses import replace
+
+    from dualview.errors import ConfigError
+    from dualview.evaluation.metrics import compute_metrics, headline
+    from dualview.evaluation.protocol import load_protocol
+    from dualview.evaluation.report import write_report
+    from dualview.evaluation.run import detect, fitting_rig, label, recorded, unique_names
+
+    protocol = load_protocol(arguments.protocol)
+    if arguments.keyframe_interval is not None:
+        protocol = replace(protocol, keyframe_interval_s=arguments.keyframe_interval)
+    if arguments.tracks and len(arguments.tracks) != len(arguments.bags):
+        raise ConfigError(
+            f"{len(arguments.tracks)} --tracks for {len(arguments.bags)} recordings: give one for each, in the same order"
+        )
+    rig = fitting_rig(arguments.bags[0], arguments.rig)
+    names = list(unique_names(arguments.bags))
+    drives = []
+    if arguments.tracks:
+        for path, tracks, name in zip(arguments.bags, arguments.tracks, names, strict=True):
+            drives.append(recorded(path, tracks, rig, arguments.tracks_topic, name))
+    else:
+        session = _session(arguments, rig)
+        for path, name in zip(arguments.bags, names, strict=True):
+            drives.append(detect(path, rig, session, name, _progress(name)))
+            print(file=sys.stderr)
+    keyframes = [k for drive in drives for k in label(drive, rig, protocol)]
+    metrics, detection = compute_metrics(drives, keyframes, protocol)
+    page = write_report(
+        Path(arguments.report), metrics, detection, drives, keyframes, rig, protocol, arguments.pictures
+    )
+    for name, value in headline(metrics):
+        print(f"{name:>28}  {value}")
+    print(f"weights: {'; '.join(metrics['weights'])}\nreport: {page}")
+    return 0
+
+
+def _session(arguments: argparse.Namespace, rig):  # noqa: ANN001, ANN202 (imports stay inside)
+    import dualview
+    from dualview.detectors.session import TrackingSession
+    from dualview.scene.assembler import AssemblerSettings
+
+    settings = AssemblerSettings.for_rig(rig)
+    return TrackingSession(dualview.load(arguments.weights, arguments.device), settings.min_cameras, decode_workers=2)
+
+
+def _progress(name: str):  # noqa: ANN202
+    def show(done: int) -> None:
+        if done % 5 == 0 and sys.stderr.isatty():
+            print(f"\r{name}: {done} frames", end="", file=sys.stderr, flush=True)
+
+    return show
