@@ -41,14 +41,20 @@ def test_nothing_is_added_where_all_is_set() -> None:
     assert environment.additions(complete) == {}
 
 
-@pytest.mark.parametrize("variable", ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"])
+@pytest.mark.parametrize(
+    "variable",
+    ["FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"],
+)
 def test_a_transport_that_the_user_has_chosen_stays(variable: str) -> None:
     assert not set(environment.PROFILE_VARIABLES) & set(environment.additions({variable: "mine"}))
 
 
 def test_an_overlay_keeps_its_place_before_the_wheels() -> None:
     added = environment.additions({"AMENT_PREFIX_PATH": "/workspace/install/dualview"})
-    assert added.get("AMENT_PREFIX_PATH", "/workspace/install/dualview").split(os.pathsep)[0] == "/workspace/install/dualview"
+    assert (
+        added.get("AMENT_PREFIX_PATH", "/workspace/install/dualview").split(os.pathsep)[0]
+        == "/workspace/install/dualview"
+    )
 
 
 def test_child_environment_leaves_its_argument_alone() -> None:
@@ -63,14 +69,22 @@ def test_segment_holds_several_raw_images_of_each_camera() -> None:
     assert sizes == [64 * 2**20] and sizes[0] >= 2 * 6 * 1600 * 900 * 3
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc for the shared memory of a process")
+@pytest.mark.skipif(
+    not Path("/proc/self/maps").exists(), reason="looks into /proc for the shared memory of a process"
+)
 def test_fast_dds_uses_the_profile() -> None:
-    pytest.importorskip("rclpy", reason="no rclpy: source a ROS 2 installation, or run `make venv` for the wheels")
+    pytest.importorskip(
+        "rclpy", reason="no rclpy: source a ROS 2 installation, or run `make venv` for the wheels"
+    )
     base = {name: value for name, value in os.environ.items() if name not in environment.PROFILE_VARIABLES}
-    child = environment.child_environment({**base, "ROS_DOMAIN_ID": "62", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"})
+    child = environment.child_environment(
+        {**base, "ROS_DOMAIN_ID": "62", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    )
     if "fastrtps" not in child.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp"):
         pytest.skip("another RMW implementation is chosen; the profile is Fast DDS's")
-    process = subprocess.Popen([sys.executable, "-c", NODE], env=child, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", NODE], env=child, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None and process.stdin is not None
         assert process.stdout.readline() == "ready\n"

@@ -200,6 +200,16 @@ def test_a_camera_without_usable_calibration_is_masked_until_a_good_one_comes() 
     assert present(closed(drive(assembler, 300, 500))[-1]) == set(NAMES)
 
 
+def test_the_first_camera_info_may_come_after_its_image() -> None:
+    """Live, topics don't arrive in the order of their stamps: the frame waits for a calibration as it does for a pose."""
+    assembler = make_assembler(("front", "right"))
+    assembler._cameras["right"].calibration = None
+    assert drive(assembler, 0, 100) == []
+    assembler.add_calibration("right", CameraCalibration(64, 48, np.array([[50, 0, 32], [0, 50, 24], [0, 0, 1.0]])))
+    (frame,) = closed(assembler.take_closed())
+    assert present(frame) == {"front", "right"}
+
+
 def test_a_looped_recording_resets_once_and_loses_nothing_but_open_frames() -> None:
     assembler = make_assembler()
     first = closed(drive(assembler, 0, 3000))

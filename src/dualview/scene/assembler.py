@@ -123,11 +123,13 @@ class FrameAssembler:
         """Learn a camera's calibration; each frame uses the newest."""
         self._cameras[camera].calibration = calibration
         self._cameras[camera].calibration_problem = None
+        self._close_ready()
 
     def reject_calibration(self, camera: str, reason: str) -> None:
         """The camera's newest calibration is unusable: it is masked, with this reason, until a good one comes."""
         self._cameras[camera].calibration = None
         self._cameras[camera].calibration_problem = reason
+        self._close_ready()
 
     def add_transform(
         self, parent: str, child: str, stamp_ns: int, parent_from_child: np.ndarray, static: bool = False
@@ -260,9 +262,12 @@ class FrameAssembler:
         """True if no image that may still come would fit `frame` better than what is there, or if none is expected."""
         if not self._is_alive(camera):
             return True
+        nearest = self._nearest(camera, frame.stamp_ns)
+        unknown = camera.calibration is None and camera.calibration_problem is None
+        if nearest is not None and unknown and camera.spec.camera_info_topic is not None:
+            return False  # live, the first camera_info may come after the image of the same stamp
         if camera.last_stamp is not None and camera.last_stamp >= frame.stamp_ns:
             return True
-        nearest = self._nearest(camera, frame.stamp_ns)
         if nearest is None:
             return False
         # The next image is due one period after the last: if that is farther from the anchor, the choice is made.
