@@ -60,25 +60,23 @@ def aggregate_visible(features: Sequence[Tensor], locations: Tensor, weights: Te
     # The smallest map's half-pixel band is the widest: no sample reaches further out than that.
     margin = [0.5 / min(level.shape[axis] for level in features) for axis in (-1, -2)]
     inside = ((locations.detach() - 0.5).abs() < locations.new_tensor(margin) + 0.5).all(-1)  # [B, V, N, K]
-    rows = []
-    for b in range(batch):
-        total = torch.zeros(instances, channels, dtype=dtype, device=locations.device)
-        for v in range(cameras):
-            instance, point = inside[b, v].nonzero(as_tuple=True)
-            if not len(instance):
-                continue
-            grid = (2 * locations[b, v, instance, point].to(dtype) - 1).view(1, 1, -1, 2)
-            point_weights = weights[b, instance, v, :, point].to(dtype)  # [P, L, G]
-            found = 0.0
-            for index, level in enumerate(features):
-                sampled = F.grid_sample(
-                    level[b, v].unsqueeze(0).to(dtype), grid, align_corners=False
-                )  # [1, C, 1, P]
-                sampled = sampled.view(groups, channels // groups, -1)
-                found = found + sampled * point_weights[:, index].T.unsqueeze(1)
-            total = total.index_add(0, instance, found.flatten(0, 1).T)
-        rows.append(total)
-    return torch.stack(rows).to(features[0].dtype)
+    # Unbound first: the gradient of a slice is as big as the whole, that of all slices together is made once.
+    maps = [level.to(dtype).flatten(0, 1).unbind(0) for level in features]  # L x (B V) x [C, h, w]
+    by_view = [x.to(dtype).flatten(0, 1).unbind(0) for x in (locations, weights.transpose(1, 2))]
+    total = [torch.zeros(instances, channels, dtype=dtype, device=locations.device) for _ in range(batch)]
+    for view, (location, weight) in enumerate(zip(*by_view, strict=True)):
+        instance, point = inside.flatten(0, 1)[view].nonzero(as_tuple=True)
+        if not len(instance):
+            continue
+        grid = (2 * location[instance, point] - 1).view(1, 1, -1, 2)
+        point_weights = weight[instance, :, point]  # [P, L, G]
+        found = torch.zeros((), dtype=dtype, device=locations.device)
+        for index, level in enumerate(maps):
+            sampled = F.grid_sample(level[view].unsqueeze(0), grid, align_corners=False)  # [1, C, 1, P]
+            sampled = sampled.view(groups, channels // groups, -1)
+            found = found + sampled * point_weights[:, index].T.unsqueeze(1)
+        total[view // cameras] = total[view // cameras].index_add(0, instance, found.flatten(0, 1).T)
+    return torch.stack(total).to(features[0].dtype)
 
 
 def _check_shapes(features: Sequence[Tensor], locations: Tensor, weights: Tensor) -> None:
