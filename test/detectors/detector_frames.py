@@ -26,14 +26,15 @@ def small_config(**changes) -> DetectorConfig:
         image_size=(64, 96),
         backbone=BackboneConfig("resnet18", (8, 16), widths=(4, 4)),
         bev=BevBranchConfig(
-            grid=BevGrid.centered(24.0, 2.0), depth_bins=DepthBins(1.0, 31.0, 2.0), image_stride=16, depth_channels=8,
-            depth_blocks=1, pooled_context=False, deformable=False, context_channels=8, preprocess_blocks=0,
+            grid=BevGrid.centered(24.0, 2.0), depth_bins=DepthBins(1.0, 31.0, 2.0), image_stride=16,
+            depth_channels=8, depth_blocks=1, pooled_context=False, deformable=False, context_channels=8, preprocess_blocks=0,
             encoder_channels=(8, 8), encoder_strides=(1, 2), encoder_blocks=(1, 1),
         ),
         dense_depth_levels=2,
         decoder=DecoderConfig(
-            embed_dims=32, num_groups=4, num_levels=2, num_anchors=24, num_temporal=12, num_layers=3, feedforward_dims=32,
-            attention_heads=4, anchor_encoder=AnchorEncoderConfig((16, 4, 4, 8)), id_threshold=0.0, class_count=3,
+            embed_dims=32, num_groups=4, num_levels=2, num_anchors=24, num_temporal=12, num_layers=3,
+            feedforward_dims=32, attention_heads=4, anchor_encoder=AnchorEncoderConfig((16, 4, 4, 8)),
+            id_threshold=0.0, class_count=3,
         ),
         class_names=("car", "truck", "pedestrian"),
         track_threshold=0.0,
@@ -50,16 +51,26 @@ def bev_only(config: DetectorConfig) -> DetectorConfig:
 
 
 def surround_frame(
-    config: DetectorConfig, cameras: int = 3, seconds: float = 0.0, seed: int = 0, mask: list[bool] | None = None
+    config: DetectorConfig,
+    cameras: int = 3,
+    seconds: float = 0.0,
+    seed: int = 0,
+    mask: list[bool] | None = None,
 ) -> SurroundFrame:
-    """Noise images of a level ring of cameras on a vehicle that drives and turns; each camera fires 5 ms after the last one."""
+    """Noise images of a level ring of cameras on a vehicle that drives and turns; each camera fires 5 ms
+    after the last one.
+    """
     height, width = config.image_size
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(cameras, 3, height // 8, width // 8, generator=generator) * 255
     images = torch.nn.functional.interpolate(images, size=(height, width), mode="bilinear").to(torch.uint8)
     focal = width / 2 / math.tan(math.radians(35))
-    intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]).repeat(cameras, 1, 1)
-    extrinsics = torch.stack([ring_camera(2 * math.pi * i / max(cameras, 1)) for i in range(cameras)] or [torch.eye(4)])
+    intrinsics = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]).repeat(
+        cameras, 1, 1
+    )
+    extrinsics = torch.stack(
+        [ring_camera(2 * math.pi * i / max(cameras, 1)) for i in range(cameras)] or [torch.eye(4)]
+    )
     stamp = START_NS + round(seconds * 1e9)
     stamps = stamp + torch.arange(cameras) * 5_000_000
     poses = torch.stack([ego_pose(float(s - START_NS) * 1e-9) for s in stamps] or [ego_pose(0.0)])
@@ -71,7 +82,9 @@ def surround_frame(
 
 
 def ring_camera(yaw: float) -> Tensor:
-    """ego_from_camera [4, 4] (float64) of a level camera 1 m out of the centre, 1.5 m up, looking along `yaw` (rad)."""
+    """ego_from_camera [4, 4] (float64) of a level camera 1 m out of the centre, 1.5 m up, looking along `yaw`
+    (rad).
+    """
     c, s = math.cos(yaw), math.sin(yaw)
     return torch.tensor([[s, 0, c, c], [-c, 0, s, s], [0, -1, 0, 1.5], [0, 0, 0, 1]], dtype=torch.float64)
 

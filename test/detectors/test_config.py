@@ -48,7 +48,11 @@ def changed(path: str, value) -> str:
         ("class_names", ["car"], "decoder.class_count is 3 for 1 class_names"),
         ("bev", None, "decoder.use_bev must be true with a bev section"),
         ("bev.image_stride", 4, "bev.image_stride 4 is none of the strides"),
-        ("working_from_ego", [[2.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]], "must be a rigid transform"),
+        (
+            "working_from_ego",
+            [[2.0, 0, 0, 0], [0, 1.0, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]],
+            "must be a rigid transform",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(path, value, message):
@@ -64,13 +68,16 @@ def test_missing_keys_and_broken_json():
 
 
 def test_overrides():
-    config = override(small_config(), "decoder.id_threshold", None)
-    assert config.decoder.id_threshold is None
-    assert override(config, "bev.grid.z_max", 4).bev.grid.z_max == 4.0
+    config = override(small_config(), {"decoder.id_threshold": None, "bev.grid.z_max": 4})
+    assert config.decoder.id_threshold is None and config.bev.grid.z_max == 4.0
+    # Each of these alone would be refused.
+    assert override(config, {"decoder.num_anchors": 9, "decoder.num_temporal": 6}).decoder.num_temporal == 6
+    with pytest.raises(ConfigError, match="num_temporal 12 must lie between 1 and num_anchors - 1 = 8"):
+        override(config, {"decoder.num_anchors": 9})
     with pytest.raises(ConfigError, match="did you mean 'id_threshold'"):
-        override(config, "decoder.id_treshold", 0.1)
+        override(config, {"decoder.id_treshold": 0.1})
     with pytest.raises(ConfigError, match="no section 'decode'"):
-        override(config, "decode.id_threshold", 0.1)
+        override(config, {"decode.id_threshold": 0.1})
 
 
 def test_unknown_presets_get_a_suggestion():

@@ -1,6 +1,9 @@
-"""The detector frame by frame: state as a value, identities, masks, any number of cameras, frames of reference."""
+"""The detector frame by frame: state as a value, identities, masks, any number of cameras, frames of
+reference.
+"""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -82,7 +85,7 @@ def test_identities_go_on_and_are_never_used_twice():
     detector = detector_of()
     outputs, state = run(detector, drive(detector.config, 5))
     seen: set[int] = set()
-    for previous, output in zip(outputs, outputs[1:], strict=False):
+    for previous, output in pairwise(outputs):
         seen |= set(previous.tracks.track_id.tolist())
         kept = [i for i in output.tracks.track_id.tolist() if i in set(previous.tracks.track_id.tolist())]
         assert len(kept) == 12  # as many as are remembered
@@ -110,7 +113,9 @@ def test_only_confident_instances_get_an_identity():
     with torch.no_grad():
         inputs = inputs_from_frames(drive(config, 1), config.image_size)
         logits = detector(inputs, detector.decoder.initial_memory()).decoder.class_logits
-    threshold = float(logits.amax(-1).sigmoid().median()) + 1e-6  # lies between the 12th and the 13th of 24 instances
+    threshold = (
+        float(logits.amax(-1).sigmoid().median()) + 1e-6
+    )  # lies between the 12th and the 13th of 24 instances
     strict = detector_of(replace(config, decoder=replace(config.decoder, id_threshold=0.9999)))
     (output,), state = run(strict, drive(config, 1))
     assert len(output.tracks) == 0 and state.next_track_id == 0 and output.age.shape == (0,)
@@ -149,7 +154,11 @@ def test_a_masked_camera_does_not_matter(form):
 
 def test_all_cameras_masked_is_survived():
     config = small_config()
-    frames = [*drive(config, 2), surround_frame(config, seconds=0.2, mask=[False] * 3), surround_frame(config, seconds=0.3)]
+    frames = [
+        *drive(config, 2),
+        surround_frame(config, seconds=0.2, mask=[False] * 3),
+        surround_frame(config, seconds=0.3),
+    ]
     outputs, _ = run(detector_of(config), frames)
     assert all(o.tracks.center.isfinite().all() for o in outputs)
     assert outputs[2].camera_count.eq(0).all() and not outputs[2].bev.valid.any()
@@ -175,13 +184,19 @@ def test_a_batch_is_the_same_as_one_by_one(form):
     with torch.no_grad():
         batch = detector(inputs_from_frames(frames, config.image_size), detector.decoder.initial_memory())
         for index, frame in enumerate(frames):
-            single = detector(inputs_from_frames([frame], config.image_size), detector.decoder.initial_memory())
+            single = detector(
+                inputs_from_frames([frame], config.image_size), detector.decoder.initial_memory()
+            )
             assert torch.allclose(batch.decoder.anchors[index], single.decoder.anchors[0], atol=2e-4)
-            assert torch.allclose(batch.decoder.class_logits[index], single.decoder.class_logits[0], atol=2e-4)
+            assert torch.allclose(
+                batch.decoder.class_logits[index], single.decoder.class_logits[0], atol=2e-4
+            )
 
 
 def test_the_working_frame_is_only_a_point_of_view():
-    """With another working frame the network sees a vehicle whose ego frame is that frame; results come back in ego."""
+    """With another working frame the network sees a vehicle whose ego frame is that frame; results come back
+    in ego.
+    """
     config = perspective_only(small_config())
     inside = replace(config, working_from_ego=LIDAR_TOP_FROM_EGO)
     frames = drive(config, 3)
@@ -203,7 +218,9 @@ def test_the_working_frame_is_only_a_point_of_view():
 
 
 def test_a_still_world_stays_still_while_the_vehicle_drives():
-    """Remembered instances are carried by the ego motion: with refinement switched off they keep their place in the world."""
+    """Remembered instances are carried by the ego motion: with refinement switched off they keep their place
+    in the world.
+    """
     config = small_config()
     detector = detector_of(config)
     with torch.no_grad():
@@ -229,9 +246,16 @@ def test_training_reaches_every_parameter():
     for pair in zip(*frames, strict=True):
         prediction = detector(inputs_from_frames(pair, config.image_size), memory)
         memory = prediction.memory
-    loss = prediction.bev.depth_logits.square().mean() + sum(d.log().square().mean() for d in prediction.dense_depth)
+    loss = prediction.bev.depth_logits.square().mean() + sum(
+        d.log().square().mean() for d in prediction.dense_depth
+    )
     for layer in prediction.decoder.layers:
-        loss = loss + layer.anchors.square().mean() + layer.class_logits.square().mean() + layer.quality.square().mean()
+        loss = (
+            loss
+            + layer.anchors.square().mean()
+            + layer.class_logits.square().mean()
+            + layer.quality.square().mean()
+        )
     loss.backward()
     # The temporal attention of the single-frame layer doesn't exist; everything that does must learn.
     idle = [name for name, p in detector.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
@@ -272,13 +296,17 @@ def test_a_plan_for_a_fixed_rig_can_be_given():
 
 
 def test_exposure_times_are_compensated():
-    """A point that stands still lands on its pixel although the camera fires 5 ms and more after the anchor stamp."""
+    """A point that stands still lands on its pixel although the camera fires 5 ms and more after the anchor
+    stamp.
+    """
     config = small_config()
     frame = surround_frame(config, cameras=3, seconds=2.0)
     inputs = inputs_from_frames([frame], config.image_size)
     point = frame.world_from_ego_anchor @ torch.tensor([-6.0, 8.0, 1.0, 1.0], dtype=torch.float64)
     camera = 1
-    in_camera = torch.linalg.inv(frame.world_from_ego[camera] @ frame.ego_from_camera[camera].double()) @ point
+    in_camera = (
+        torch.linalg.inv(frame.world_from_ego[camera] @ frame.ego_from_camera[camera].double()) @ point
+    )
     expected = frame.intrinsics[camera].double() @ in_camera[:3]
     ego = torch.linalg.inv(frame.world_from_ego_anchor) @ point
     assert torch.allclose((inputs.image_from_working[0, camera] @ ego)[:3], expected, atol=1e-6)

@@ -1,4 +1,6 @@
-"""Lift-splat geometry: where light from a known pixel and depth ends up, and that nothing is lost on the way."""
+"""Lift-splat geometry: where light from a known pixel and depth ends up, and that nothing is lost on the
+way.
+"""
 
 import pytest
 import torch
@@ -117,8 +119,10 @@ def test_rounding_at_the_lower_border():
         torch.tensor([1.0, 1.0, 8.0]),
         torch.tensor([4, 3, 1]),
     )
-    points = torch.tensor([[-2.5, 0.1, 0.0], [-1.5, 0.1, 0.0], [1.99, 0.99, 2.9], [2.0, 0.0, 0.0], [0.0, 0.0, -12.0],
-                           [float("nan"), 0.0, 0.0], [1e30, 0.0, 0.0]])  # fmt: skip
+    points = torch.tensor([
+        [-2.5, 0.1, 0.0], [-1.5, 0.1, 0.0], [1.99, 0.99, 2.9], [2.0, 0.0, 0.0], [0.0, 0.0, -12.0],
+        [float("nan"), 0.0, 0.0], [1e30, 0.0, 0.0],
+    ])  # fmt: skip
     assert voxel_index(points, lower, cell, size).tolist() == [-1, 8, 11, -1, -1, -1, -1]
     assert voxel_index(points, lower, cell, size, "truncate").tolist() == [8, 8, 11, -1, 10, -1, -1]
 

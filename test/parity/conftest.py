@@ -1,4 +1,4 @@
-"""After the parity tests: one line a case and tensor family, largest error and how much of its tolerance it uses."""
+"""After the parity tests: a line for each case, its largest error and how much of the tolerance it uses."""
 
 from __future__ import annotations
 
@@ -15,5 +15,6 @@ def pytest_terminal_summary(terminalreporter) -> None:
         )
         count = sum(record.case == case for record in RECORDED)
         terminalreporter.write_line(
-            f"{case:34} {count:4} tensors   worst: {worst.tensor:36} error {worst.largest:.2e} = {worst.of_tolerance:6.1%} of tolerance"
+            f"{case:34} {count:4} tensors   worst: {worst.tensor:36} error {worst.largest:.2e}"
+            f" = {worst.of_tolerance:6.1%} of tolerance"
         )

@@ -147,11 +147,10 @@ def test_parity_image_augmentation() -> None:
         centre = torch.tensor([width / 2, height / 2], dtype=torch.float64)
         rotation[:2, 2] = centre - rotation[:2, :2] @ centre
         affine[draw["b"], draw["cam"]] = (rotation @ flip @ crop @ resize).float()
-    case.check("aug_post_rots", torch.cat([torch.cat([affine[..., :2, :2], torch.zeros_like(affine[..., :2, :1])], -1),
-                                           torch.eye(3)[2].expand_as(affine[..., :1, :])], -2), atol=1e-4)  # fmt: skip
-    case.check(
-        "aug_post_trans", torch.cat([affine[..., :2, 2], torch.zeros_like(affine[..., :1, 2])], -1), atol=1e-4
-    )
+    linear, shift = torch.eye(3).expand_as(affine).clone(), torch.zeros(*affine.shape[:2], 3)
+    linear[..., :2, :2], shift[..., :2] = affine[..., :2, :2], affine[..., :2, 2]
+    case.check("aug_post_rots", linear, atol=1e-4)
+    case.check("aug_post_trans", shift, atol=1e-4)
     assert (image_augmentation(case.inputs) - affine).abs().max() < 1e-4
 
 
@@ -165,7 +164,7 @@ def test_parity_depth_net(name: str) -> None:
         {key.split(".")[1] for key in weights if key.startswith("depth_conv.") and ".conv2.weight" in key}
     )
     net = DepthNet(
-        config["in_channels"], weights["reduce_conv.0.weight"].shape[0], bins.count, config["out_channels"], blocks,
+        config["in_channels"], len(weights["reduce_conv.0.weight"]), bins.count, config["out_channels"], blocks,
         pooled_context=config["use_aspp"], deformable=config["use_dcn"],
     ).eval()  # fmt: skip
     load_published(net, weights, depth_net_names(config, blocks))

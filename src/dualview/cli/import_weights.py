@@ -10,8 +10,12 @@ HELP = "turn another project's checkpoint into ours"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `dualview import-weights`."""
-    parser.add_argument("kind", choices=("sparse4dv3",), help="what the checkpoint is: Sparse4Dv3, ResNet-50, 256x704")
-    parser.add_argument("checkpoint", type=Path, help="the published checkpoint: .safetensors, or .pth with --allow-pickle")
+    parser.add_argument(
+        "kind", choices=("sparse4dv3",), help="what the checkpoint is: Sparse4Dv3, ResNet-50, 256x704"
+    )
+    parser.add_argument(
+        "checkpoint", type=Path, help="the published checkpoint: .safetensors, or .pth with --allow-pickle"
+    )
     parser.add_argument("output", type=Path, help="the .safetensors file to write")
     parser.add_argument(
         "--allow-pickle",

@@ -1,4 +1,6 @@
-"""List every detector that `dualview.load` knows by name: presets, and the checkpoints in the models folders."""
+"""List every detector that `dualview.load` knows by name: presets, and the checkpoints in the models
+folders.
+"""
 
 from __future__ import annotations
 
@@ -20,5 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     for entry in entries:
         height, image_width = entry.image_size
         size = f"{height}x{image_width}"
-        print(f"{entry.name:{width}}  {entry.parameters / 1e6:6.1f} M parameters  {size:>8} px  {entry.weights:40}  {entry.summary}")
+        print(
+            f"{entry.name:{width}}  {entry.parameters / 1e6:6.1f} M parameters  {size:>8} px"
+            f"  {entry.weights:40}  {entry.summary}"
+        )
     return 0

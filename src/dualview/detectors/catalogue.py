@@ -16,7 +16,9 @@ from dualview.errors import ConfigError, WeightsError
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """name: for `dualview.load`; parameters: how many numbers; image_size: (height, width) px; weights: file and hash, or none."""
+    """name: for `dualview.load`; parameters: how many numbers; image_size: (height, width) px; weights: file
+    and hash, or none.
+    """
 
     name: str
     parameters: int
@@ -43,8 +45,10 @@ def catalogue() -> list[CatalogueEntry]:
         try:
             config = DetectorConfig.from_json(read_metadata(path).get(CONFIG_KEY, "{}"))
             with safe_open(str(path), "pt") as file:
-                count = sum(torch.Size(file.get_slice(key).get_shape()).numel() for key in file.keys())  # noqa: SIM118
-            entries.append(CatalogueEntry(name, count, config.image_size, weights, f"checkpoint of {config.name}"))
+                count = sum(torch.Size(file.get_slice(key).get_shape()).numel() for key in file.keys())
+            entries.append(
+                CatalogueEntry(name, count, config.image_size, weights, f"checkpoint of {config.name}")
+            )
         except (ConfigError, WeightsError) as error:
             entries.append(CatalogueEntry(name, 0, (0, 0), weights, f"can't be loaded: {error}"))
     return entries

@@ -1,4 +1,6 @@
-"""Detector checkpoints: one .safetensors file with the weights, and the configuration as JSON in its metadata."""
+"""Detector checkpoints: one .safetensors file with the weights, and the configuration as JSON in its
+metadata.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ _PICKLE_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pkl")
 
 
 def shipped_checkpoints() -> dict[str, Path]:
-    """Name -> file of every checkpoint in the models folders; where a name occurs twice the first folder wins."""
+    """Name -> file of every checkpoint in the models folders; where a name occurs twice the first folder
+    wins.
+    """
     found: dict[str, Path] = {}
     for folder in find_directories("models"):
         for path in sorted(folder.glob("*.safetensors")):
@@ -39,27 +43,29 @@ def load_detector(
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
 ) -> DualView:
-    """A detector, ready for `step`: a checkpoint by path or by its name in models/, or a preset with random weights.
+    """A detector, ready for `step`: a checkpoint by path or by its name in models/, or a preset with random
+    weights.
 
-    device: "auto" takes the GPU if there is one. seed: of a preset's random weights. overrides: config fields by dotted path,
-    such as {"track_threshold": 0.1, "decoder.id_threshold": 0.1}.
+    device: "auto" takes the GPU if there is one. seed: of a preset's random weights. overrides: config fields
+    by dotted path, such as {"track_threshold": 0.1, "decoder.id_threshold": 0.1}.
 
-    Raises WeightsError if the file can't be found or doesn't fit, ConfigError for an unknown name or override.
+    Raises WeightsError if the file can't be found or doesn't fit, ConfigError for an unknown name or
+    override.
     """
     name = str(name_or_path)
     shipped = shipped_checkpoints()
     path = Path(name).expanduser()
     if path.suffix in _PICKLE_SUFFIXES:
         raise WeightsError(
-            f"'{name}' is a pickled checkpoint, which can run any code when it is read: turn it into a .safetensors file "
-            "with `dualview import-weights` once, if you trust it"
+            f"'{name}' is a pickled checkpoint, which can run any code when it is read: turn it into a "
+            ".safetensors file with `dualview import-weights` once, if you trust it"
         )
     if path.suffix == ".safetensors" or path.is_file():
         detector = load_checkpoint(path, overrides)
     elif name in shipped:
         detector = load_checkpoint(shipped[name], overrides)
     elif name in PRESETS:
-        detector = build_detector(_overridden(preset_config(name), overrides), seed)
+        detector = build_detector(override(preset_config(name), overrides or {}), seed)
     else:
         known = sorted({*PRESETS, *shipped})
         raise ConfigError(
@@ -93,7 +99,9 @@ def build_detector(config: DetectorConfig, seed: int = 0, anchors: Tensor | None
 
 
 def save_checkpoint(detector: DualView, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write weights and configuration to `path` (.safetensors); `metadata`: further strings to keep beside them."""
+    """Write weights and configuration to `path` (.safetensors); `metadata`: further strings to keep beside
+    them.
+    """
     weights = {name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()}
     save_file(weights, str(path), {**(metadata or {}), CONFIG_KEY: detector.config.to_json()})
 
@@ -123,10 +131,10 @@ def load_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None
     metadata = read_metadata(path)
     if CONFIG_KEY not in metadata:
         raise WeightsError(
-            f"'{path}' holds weights without a dualview configuration: if they are another project's, import them with "
-            "`dualview import-weights`"
+            f"'{path}' holds weights without a dualview configuration: if they are another project's, "
+            "import them with `dualview import-weights`"
         )
-    config = _overridden(DetectorConfig.from_json(metadata[CONFIG_KEY]), overrides)
+    config = override(DetectorConfig.from_json(metadata[CONFIG_KEY]), overrides or {})
     detector = build_detector(config)
     load_weights(detector, read_tensors(path), str(path))
     detector.weights_description = f"{path.name} sha256 {sha256_of(path)[:16]}"
@@ -134,7 +142,9 @@ def load_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None
 
 
 def load_weights(detector: torch.nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load `weights` strictly. Raises WeightsError naming every parameter that is missing, unexpected or of another shape."""
+    """Load `weights` strictly. Raises WeightsError naming every parameter that is missing, unexpected or of
+    another shape.
+    """
     wanted = detector.state_dict()
     faults = [f"missing {name}" for name in wanted if name not in weights]
     faults += [f"unexpected {name}" for name in weights if name not in wanted]
@@ -150,11 +160,14 @@ def load_weights(detector: torch.nn.Module, weights: Mapping[str, Tensor], sourc
 
 
 def read_tensors(path: Path, allow_pickle: bool = False) -> dict[str, Tensor]:
-    """All tensors of a .safetensors file, or with `allow_pickle` of a pickled checkpoint (its `state_dict` if it has one).
+    """All tensors of a .safetensors file, or with `allow_pickle` of a pickled checkpoint (its `state_dict` if
+    it has one).
 
-    Pickles are read with `torch.load(weights_only=True)`, which builds tensors and plain containers and nothing else.
+    Pickles are read with `torch.load(weights_only=True)`, which builds tensors and plain containers and
+    nothing else.
 
-    Raises WeightsError if the file isn't there, can't be read, is a pickle that wasn't allowed, or holds no tensors.
+    Raises WeightsError if the file isn't there, can't be read, is a pickle that wasn't allowed, or holds no
+    tensors.
     """
     if not path.is_file():
         raise WeightsError(f"there is no checkpoint '{path}'")
@@ -166,15 +179,16 @@ def read_tensors(path: Path, allow_pickle: bool = False) -> dict[str, Tensor]:
             raise WeightsError(f"'{path}' is not a readable .safetensors file ({error})") from error
     if not allow_pickle:
         raise WeightsError(
-            f"'{path}' looks like a pickled checkpoint, which can run code when it is read: pass --allow-pickle if you trust its "
-            "source"
+            f"'{path}' looks like a pickled checkpoint, which can run code when it is read: pass --allow-pickle "
+            "if you trust its source"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(
-            f"'{path}' can't be read as plain tensors ({reason}): export its state_dict with the code that wrote it"
+            f"'{path}' can't be read as plain tensors ({reason}): export its state_dict with the code that "
+            "wrote it"
         ) from error
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -189,9 +203,3 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _overridden(config: DetectorConfig, overrides: Mapping[str, Any] | None) -> DetectorConfig:
-    for path, value in (overrides or {}).items():
-        config = override(config, path, value)
-    return config

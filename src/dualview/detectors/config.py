@@ -12,10 +12,12 @@ from torch import Tensor
 from dualview.detectors.json_config import from_dict, to_dict
 from dualview.errors import ConfigError
 from dualview.networks.bev_branch import BevBranchConfig
+from dualview.networks.center_head import CenterHeadConfig
 from dualview.networks.decoder_config import DecoderConfig
 
 NUSCENES_CLASSES = (
-    "car", "truck", "construction_vehicle", "bus", "trailer", "barrier", "motorcycle", "bicycle", "pedestrian", "traffic_cone",
+    "car", "truck", "construction_vehicle", "bus", "trailer",
+    "barrier", "motorcycle", "bicycle", "pedestrian", "traffic_cone",
 )  # fmt: skip
 NUSCENES_CAMERAS = (
     "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT",
@@ -32,8 +34,9 @@ IDENTITY: Matrix4 = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0,
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """name: a timm model. strides: feature maps that enter the pyramid; the decoder reads them all. widths (stem, first
-    stage): a ResNet of another width. recompute: less memory, more time in training."""
+    """name: a timm model. strides: feature maps that enter the pyramid; the decoder reads them all. widths
+    (stem, first stage): a ResNet of another width. recompute: less memory, more time in training.
+    """
 
     name: str = "resnet50"
     strides: tuple[int, ...] = (4, 8, 16, 32)
@@ -45,11 +48,13 @@ class BackboneConfig:
 class DetectorConfig:
     """A detector, from pixels to tracks.
 
-    name: of the preset that it comes from. image_size: (height, width) px that the network works at. bev None: perspective
-    view only. dense_depth_levels: pyramid levels with an auxiliary depth output (0 = none). class_names: what the labels
-    mean. track_threshold: class probability at which an instance with an id is reported. max_tracks: the most that are
-    reported. camera_names: the rig that it was trained on, for information. working_from_ego: the frame inside the
-    network, for imported weights that were trained in another frame than the ego frame (rigid, 4x4).
+    name: of the preset that it comes from. image_size: (height, width) px that the network works at. bev
+    None: perspective view only. dense_depth_levels: pyramid levels with an auxiliary depth output (0 = none).
+    center_head: a dense head on the BEV map, an auxiliary task whose peaks may start instances (None = none).
+    class_names: what the labels mean. track_threshold: class probability at which an instance with an id is
+    reported. max_tracks: the most that are reported. camera_names: the rig that it was trained on, for
+    information. working_from_ego: the frame inside the network, for imported weights that were trained in
+    another frame than the ego frame (rigid, 4x4).
     """
 
     name: str
@@ -57,6 +62,7 @@ class DetectorConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     bev: BevBranchConfig | None = field(default_factory=BevBranchConfig)
     dense_depth_levels: int = 3
+    center_head: CenterHeadConfig | None = None
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     class_names: tuple[str, ...] = NUSCENES_CLASSES
     track_threshold: float = 0.2
@@ -73,7 +79,8 @@ class DetectorConfig:
             )
         if self.decoder.num_levels != len(self.backbone.strides):
             raise ValueError(
-                f"decoder.num_levels is {self.decoder.num_levels} but the backbone has {len(self.backbone.strides)} strides"
+                f"decoder.num_levels is {self.decoder.num_levels} "
+                f"but the backbone has {len(self.backbone.strides)} strides"
             )
         if self.decoder.class_count != len(self.class_names):
             raise ValueError(
@@ -81,6 +88,19 @@ class DetectorConfig:
             )
         if self.decoder.use_bev != (self.bev is not None):
             raise ValueError("decoder.use_bev must be true with a bev section and false without")
+        if self.center_head is not None:
+            if self.bev is None:
+                raise ValueError("center_head needs a BEV map: it can't stand without a bev section")
+            if self.center_head.proposals >= self.decoder.num_anchors:
+                raise ValueError(
+                    f"center_head.proposals {self.center_head.proposals} must be fewer than decoder.num_anchors "
+                    f"{self.decoder.num_anchors}: some anchors are learned"
+                )
+            labels = {label for task in self.center_head.tasks for label in task}
+            if not labels <= set(range(len(self.class_names))):
+                raise ValueError(
+                    f"center_head.tasks names class {max(labels)} of {len(self.class_names)} classes"
+                )
         if self.bev is not None and self.bev.image_stride not in self.backbone.strides:
             raise ValueError(
                 f"bev.image_stride {self.bev.image_stride} is none of the strides {self.backbone.strides}"
@@ -101,12 +121,16 @@ class DetectorConfig:
         return torch.tensor(self.working_from_ego, dtype=torch.float64)
 
     def to_json(self) -> str:
-        """All fields, also those at their defaults: a checkpoint must not change its meaning when a default does."""
+        """All fields, also those at their defaults: a checkpoint must not change its meaning when a default
+        does.
+        """
         return json.dumps(to_dict(self), indent=1)
 
     @staticmethod
     def from_json(text: str) -> DetectorConfig:
-        """The config that `to_json` wrote. Raises ConfigError, naming the wrong key and the one that was likely meant."""
+        """The config that `to_json` wrote. Raises ConfigError, naming the wrong key and the one that was
+        likely meant.
+        """
         try:
             values = json.loads(text)
         except json.JSONDecodeError as error:

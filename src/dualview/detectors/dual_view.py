@@ -4,10 +4,12 @@
                                       |                              |
                                       +--> depth --> lift-splat --> BEV encoder --> BEV map
                                                                      |          |
-    remembered instances --> decoder: attend, look at the BEV map, look at the images, refine  --> boxes, ids, memory
+    remembered instances --> decoder: attend, look at the BEV map, look at the images, refine
+                                      --> boxes, track ids, and what to remember
 
-The network of DualViewDistill (arXiv 2510.10287): Sparse4Dv3's decoder (arXiv 2311.11722) with a BEV branch beside the images.
-By configuration it is also Sparse4D (no BEV branch) and a BEV-only detector (the decoder doesn't read the images).
+The network of DualViewDistill (arXiv 2510.10287): Sparse4Dv3's decoder (arXiv 2311.11722) with a BEV branch
+beside the images. By configuration it is also Sparse4D (no BEV branch) and a BEV-only detector (the decoder
+doesn't read the images).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from dualview.geometry.boxes import Boxes3D
 from dualview.geometry.rigid import invert_rigid
 from dualview.networks.bev_aggregation import BevView
 from dualview.networks.bev_branch import BevBranch, BevPrediction
+from dualview.networks.center_head import CenterHead, TaskPrediction, propose_anchors
 from dualview.networks.decoder import Decoder, DecoderOutput
 from dualview.networks.denoising_queries import DenoisingQueries
 from dualview.networks.dense_depth import DenseDepth
@@ -38,22 +41,20 @@ from dualview.networks.perspective_aggregation import CameraViews
 from dualview.ops.bev_pool import BevPoolPlan
 from dualview.scene.frame import SurroundFrame
 
-_SEEN_HEIGHTS = (
-    -1.0,
-    0.0,
-    1.0,
-    2.0,
-)  # m above the ego origin: a BEV cell is seen if a camera sees it at one of these
+# m above the ego origin: a BEV cell counts as seen if some camera sees it at one of these heights.
+_SEEN_HEIGHTS = (-1.0, 0.0, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """All that the network says of a batch: decoder (with the next memory), BEV branch, and dense depth (training only, m, a level
-    each)."""
+    """All that the network says of a batch: decoder (with the next memory), BEV branch, dense depth (training
+    only, m, a level each) and the centre head's tasks (empty where it isn't run).
+    """
 
     decoder: DecoderOutput
     bev: BevPrediction | None
     dense_depth: list[Tensor] = field(default_factory=list)
+    center: list[TaskPrediction] = field(default_factory=list)
 
     @property
     def memory(self) -> InstanceMemory:
@@ -62,7 +63,9 @@ class Prediction:
 
 
 class DualView(nn.Module):
-    """The detector that `config` describes. `anchors` [N, 11]: where its anchors start (an even spiral if not given)."""
+    """The detector that `config` describes. `anchors` [N, 11]: where its anchors start (an even spiral if not
+    given).
+    """
 
     def __init__(self, config: DetectorConfig, anchors: Tensor | None = None) -> None:
         super().__init__()
@@ -78,6 +81,7 @@ class DualView(nn.Module):
         )
         self.bev_branch = BevBranch(config.bev, channels, channels) if config.bev is not None else None
         self.decoder = Decoder(config.decoder, anchors)
+        self.center_head = None if config.center_head is None else CenterHead(config.center_head, channels)
 
     # The network, on batches: what training calls.
 
@@ -90,15 +94,17 @@ class DualView(nn.Module):
     ) -> Prediction:
         """One instant of a batch; `memory` is what the last instant's prediction holds.
 
-        denoising: training queries. plan: from `bev_plan`, if the caller knows that geometry and masks haven't changed.
+        denoising: training queries. plan: from `bev_plan`, if the caller knows that geometry and masks
+        haven't changed.
         """
         features = self.encode_images(inputs.images)
         bev = self.encode_bev(features, inputs, plan)
-        decoder = self.decode(features, bev, inputs, memory, denoising)
+        center = self.find_centers(bev)
+        decoder = self.decode(features, bev, inputs, memory, denoising, center)
         depth = []
         if self.training and self.dense_depth is not None:
             depth = self.dense_depth(features, inputs.focal_length)
-        return Prediction(decoder, bev, depth)
+        return Prediction(decoder, bev, depth, center)
 
     def encode_images(self, images: Tensor) -> list[Tensor]:
         """Normalised images [B, N, 3, H, W] -> pyramid maps [B, N, C, h_i, w_i], fine to coarse."""
@@ -126,6 +132,16 @@ class DualView(nn.Module):
         )
         return self.bev_branch(features[level], vector, self.bev_plan(inputs) if plan is None else plan)
 
+    def find_centers(self, bev: BevPrediction | None) -> list[TaskPrediction]:
+        """The centre head's tasks; empty without a head, and in evaluation if no instance starts at its
+        peaks.
+        """
+        if self.center_head is None or bev is None:
+            return []
+        if not self.training and not self.config.center_head.proposals:
+            return []
+        return self.center_head(bev.features)
+
     def decode(
         self,
         features: list[Tensor],
@@ -133,28 +149,36 @@ class DualView(nn.Module):
         inputs: DetectorInputs,
         memory: InstanceMemory,
         denoising: DenoisingQueries | None = None,
+        center: list[TaskPrediction] | None = None,
     ) -> DecoderOutput:
-        """Boxes, classes and the next memory."""
-        views = bev_view = None
+        """Boxes, classes and the next memory. center: from `find_centers`, where instances may start."""
+        views = bev_view = proposals = None
+        if center and self.config.center_head.proposals:
+            proposals = propose_anchors(center, self.config.bev.grid, self.config.center_head.proposals)
         if self.config.decoder.use_perspective:
             projection = inputs.image_from_working.float()
             views = CameraViews(features, projection, inputs.image_size, inputs.camera_mask)
         if bev is not None:
             bev_view = BevView(bev.features, self.config.bev.grid)
-        return self.decoder(views, bev_view, inputs.stamps, inputs.world_from_working, memory, denoising)
+        return self.decoder(
+            views, bev_view, inputs.stamps, inputs.world_from_working, memory, denoising, proposals
+        )
 
     # The detector, frame by frame: what the node, replay and evaluation call.
 
     def initial_state(self, next_track_id: int = 0) -> DetectorState:
-        """The state before the first frame, and after any break in time; new ids count from `next_track_id`."""
+        """The state before the first frame, and after any break in time; new ids count from
+        `next_track_id`.
+        """
         return DetectorState(self.decoder.initial_memory(next_track_id))
 
     @torch.inference_mode()
     def step(self, frame: SurroundFrame, state: DetectorState) -> tuple[DetectorOutput, DetectorState]:
         """One frame of one vehicle, on the detector's device: (what is seen, the state for the next frame).
 
-        Raises ConfigError, with a sentence, for a frame that this detector can't serve: no cameras, images of another size,
-        numbers that aren't finite. Raises ValueError in training mode, whose batch statistics would mix frames.
+        Raises ConfigError, with a sentence, for a frame that this detector can't serve: no cameras, images of
+        another size, numbers that aren't finite. Raises ValueError in training mode, whose batch statistics
+        would mix frames.
         """
         if self.training:
             raise ValueError("step() needs evaluation mode: call detector.eval() first")
@@ -167,7 +191,7 @@ class DualView(nn.Module):
         clock.tick("image_encoder")
         bev = self.encode_bev(features, inputs)
         clock.tick("bev")
-        decoder = self.decode(features, bev, inputs, state.memory)
+        decoder = self.decode(features, bev, inputs, state.memory, center=self.find_centers(bev))
         clock.tick("decoder")
         tracks = self._tracks(decoder)
         centers = tracks.transformed(
@@ -195,11 +219,12 @@ class DualView(nn.Module):
             decoder.class_logits, decoder.anchors, decoder.quality, decoder.track_ids,
             self.config.max_tracks, self.config.track_threshold,
         )  # fmt: skip
-        kept = (decoded.track_ids >= 0) & decoded.boxes.isfinite().all(-1)
+        ids = decoder.track_ids[0, decoded.query]
+        kept = (ids >= 0) & decoded.boxes.isfinite().all(-1)
         boxes = decoded.boxes[kept].cpu()
         working = Boxes3D(
             center=boxes[:, :3], size=boxes[:, 3:6], yaw=boxes[:, 6], velocity=boxes[:, 7:10],
-            label=decoded.labels[kept].cpu(), score=decoded.scores[kept].cpu(), track_id=decoded.track_ids[kept].cpu(),
+            label=decoded.labels[kept].cpu(), score=decoded.scores[kept].cpu(), track_id=ids[kept].cpu(),
         )  # fmt: skip
         tracks = working.transformed(invert_rigid(self.config.working_from_ego_matrix))
         tracks.velocity[:, 2] = 0.0  # never supervised, hence meaningless
@@ -228,8 +253,8 @@ def seen_by_cameras(
 ) -> Tensor:
     """Which of N cameras' images hold which points: bool [N, P].
 
-    points [P, 3] m; image_from_points [N, 4, 4]; camera_mask bool [N]; image_size (height, width) px; points further than
-    `max_depth` (m) along the optical axis don't count.
+    points [P, 3] m; image_from_points [N, 4, 4]; camera_mask bool [N]; image_size (height, width) px; points
+    further than `max_depth` (m) along the optical axis don't count.
     """
     matrix = image_from_points.to(points.dtype)
     projected = points @ matrix[:, :3, :3].mT + matrix[:, None, :3, 3]  # [N, P, 3]

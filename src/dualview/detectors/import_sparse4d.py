@@ -43,7 +43,8 @@ ENCODER_NAMES = {
 KEYPOINT_NAMES = {"fix_scale": "fixed_offsets", "learnable_fc": "learned_offsets"}
 AGGREGATION_NAMES = {
     "camera_encoder": "camera_encoder", "kps_generator.fix_scale": "keypoints.fixed_offsets",
-    "kps_generator.learnable_fc": "keypoints.learned_offsets", "weights_fc": "weights", "output_proj": "output_projection",
+    "kps_generator.learnable_fc": "keypoints.learned_offsets", "weights_fc": "weights",
+    "output_proj": "output_projection",
 }  # fmt: skip
 ATTENTION_NAMES = {"attn": "attention"}
 FEED_FORWARD_NAMES = {
@@ -68,10 +69,11 @@ _NORM_AFTER = {"gnn": "attention_norm", "deformable_bev": "bev_norm", "ffn": "ou
 
 _HEAD_NAMES = {
     "instance_bank.anchor": "initial_anchors", "instance_bank.instance_feature": "initial_features",
-    "fc_before.weight": "shared_projections.before.weight", "fc_after.weight": "shared_projections.after.weight",
+    "fc_before.weight": "shared_projections.before.weight",
+    "fc_after.weight": "shared_projections.after.weight",
 }  # fmt: skip
 HEAD_NAMES_WITHOUT_USE = {
-    "instance_bank.anchor_handler.fix_scale": "the instance bank only projects anchors and has no keypoints of its own",
+    "instance_bank.anchor_handler.fix_scale": "the bank only projects anchors and has no keypoints of its own",
 }
 
 
@@ -110,7 +112,8 @@ def map_head_keys(
             unknown.append(key)
     if unknown:
         raise WeightsError(
-            f"{len(unknown)} published head parameters have no place in this decoder: {', '.join(unknown[:8])}"
+            f"{len(unknown)} published head parameters have no place in this decoder: "
+            f"{', '.join(unknown[:8])}"
             f"{' …' if len(unknown) > 8 else ''}; check that the operation order is the checkpoint's own"
         )
     return mapping
@@ -247,7 +250,8 @@ def map_keys(published: Iterable[str], config: DetectorConfig) -> ImportReport:
             used[key] = ours
     if unknown:
         raise WeightsError(
-            f"{len(unknown)} keys of the checkpoint are unknown: {_listed(unknown)}; is it a Sparse4Dv3 checkpoint?"
+            f"{len(unknown)} keys of the checkpoint are unknown: {_listed(unknown)}; "
+            "is it a Sparse4Dv3 checkpoint?"
         )
     return ImportReport(used, dropped)
 

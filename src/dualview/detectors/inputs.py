@@ -20,11 +20,11 @@ IMAGE_STD = (58.395, 57.12, 57.375)
 class DetectorInputs:
     """A batch of B instants of B vehicles with N cameras each.
 
-    images [B, N, 3, H, W] float, normalised RGB. image_from_working [B, N, 4, 4] float64: points of the working frame at the
-    anchor stamp -> (u z, v z, z, 1), px; camera exposure times, image and BEV augmentation included. camera_mask bool [B, N].
-    stamps [B] float64 s; world_from_working [B, 4, 4] float64. For the depth network: intrinsics [B, N, 3, 3] px and
-    working_from_camera [B, N, 4, 4], both before augmentation, image_augmentation [B, N, 3, 3] and bev_augmentation [B, 3, 3] (None =
-    identity).
+    images [B, N, 3, H, W] float, normalised RGB. image_from_working [B, N, 4, 4] float64: points of the
+    working frame at the anchor stamp -> (u z, v z, z, 1), px; camera exposure times, image and BEV
+    augmentation included. camera_mask bool [B, N]. stamps [B] float64 s; world_from_working [B, 4, 4]
+    float64. For the depth network: intrinsics [B, N, 3, 3] px and working_from_camera [B, N, 4, 4], both
+    before augmentation, image_augmentation [B, N, 3, 3] and bev_augmentation [B, 3, 3] (None = identity).
     """
 
     images: Tensor
@@ -73,12 +73,12 @@ def inputs_from_frames(
 ) -> DetectorInputs:
     """One batch of `frames`, one element a frame.
 
-    image_size: (height, width) that the detector works at. working_from_ego [4, 4]: the detector's working frame, the ego
-    frame if None. Matrices are computed in float64. Masked cameras get identity matrices, so that whatever a broken
-    camera_info says can't reach the network.
+    image_size: (height, width) that the detector works at. working_from_ego [4, 4]: the detector's working
+    frame, the ego frame if None. Matrices are computed in float64. Masked cameras get identity matrices, so
+    that whatever a broken camera_info says can't reach the network.
 
-    Raises ConfigError if a frame has no cameras or images of another size, if frames differ in their number of cameras, or if
-    the calibration or pose of a camera that is used isn't finite.
+    Raises ConfigError if a frame has no cameras or images of another size, if frames differ in their number
+    of cameras, or if the calibration or pose of a camera that is used isn't finite.
     """
     _check_frames(frames, tuple(image_size))
     working_from_ego = (
@@ -105,7 +105,8 @@ def inputs_from_frames(
             if not inputs.image_from_working[index, camera].isfinite().all():
                 name = frame.camera_names[camera] if frame.camera_names else f"number {camera}"
                 raise ConfigError(
-                    f"the calibration or pose of camera {name} isn't finite: mask this camera or recalibrate it"
+                    f"the calibration or pose of camera {name} isn't finite: "
+                    "mask this camera or recalibrate it"
                 )
         if not inputs.world_from_working[index].isfinite().all():
             raise ConfigError("the ego pose of the frame isn't finite: check the odometry")
@@ -118,13 +119,14 @@ def _check_frames(frames: Sequence[SurroundFrame], image_size: tuple[int, int]) 
             raise ConfigError("the frame has no cameras; a detector needs at least one: check the rig file")
         if frame.image_size != image_size:
             raise ConfigError(
-                f"the frame's images are {frame.image_size[0]}x{frame.image_size[1]} (height x width), this detector works at "
-                f"{image_size[0]}x{image_size[1]}: build frames with detector.config.image_size"
+                f"the frame's images are {frame.image_size[0]}x{frame.image_size[1]} (height x width), "
+                f"this detector works at {image_size[0]}x{image_size[1]}: build frames with "
+                "detector.config.image_size"
             )
         if frame.images.shape[0] != frames[0].images.shape[0]:
             raise ConfigError(
-                f"frames with {frames[0].images.shape[0]} and {frame.images.shape[0]} cameras can't share a batch; "
-                "batch drives of the same rig"
+                f"frames with {frames[0].images.shape[0]} and {frame.images.shape[0]} cameras "
+                "can't share a batch; batch drives of the same rig"
             )
 
 

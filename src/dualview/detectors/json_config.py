@@ -1,4 +1,6 @@
-"""Frozen dataclasses to JSON and back, with errors that name the key that is wrong and the one that was likely meant."""
+"""Frozen dataclasses to JSON and back, with errors that name the key that is wrong and the one that was
+likely meant.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import dataclasses
 import difflib
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from dualview.errors import ConfigError
@@ -25,7 +28,8 @@ def to_dict(config: Any) -> Any:
 def from_dict(kind: type[Config], values: Any, where: str = "config") -> Config:
     """The dataclass `kind` that `values` describes; fields that aren't named keep their defaults.
 
-    Raises ConfigError naming the path (`config.bev.grid`) of an unknown key, a missing one, or a value of the wrong type.
+    Raises ConfigError naming the path (`config.bev.grid`) of an unknown key, a missing one, or a value of the
+    wrong type.
     """
     if not isinstance(values, dict):
         raise ConfigError(
@@ -80,17 +84,19 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def override(config: Config, path: str, value: Any) -> Config:
-    """A copy of `config` with the field at a dotted path, such as "bev.grid.resolution", set to `value`.
+def override(config: Config, changes: Mapping[str, Any]) -> Config:
+    """A copy of `config` with the fields at dotted paths, such as "bev.grid.resolution", set to other values.
 
-    Raises ConfigError for an unknown path or a value of the wrong type.
+    Raises ConfigError for an unknown path, a value of the wrong type, or values that don't go together.
     """
     values = to_dict(config)
-    target = values
-    *parents, last = path.split(".")
-    for depth, key in enumerate(parents):
-        if not isinstance(target, dict) or not isinstance(target.get(key), dict):
-            raise ConfigError(f"config has no section '{'.'.join(parents[: depth + 1])}' to set '{path}' in")
-        target = target[key]
-    target[last] = value
+    for path, value in changes.items():
+        target = values
+        *parents, last = path.split(".")
+        for depth, key in enumerate(parents):
+            if not isinstance(target.get(key), dict):
+                section = ".".join(parents[: depth + 1])
+                raise ConfigError(f"config has no section '{section}' to set '{path}' in")
+            target = target[key]
+        target[last] = value
     return from_dict(type(config), values)

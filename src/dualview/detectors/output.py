@@ -12,8 +12,9 @@ from dualview.geometry.boxes import Boxes3D
 
 @dataclass(frozen=True)
 class BevMap:
-    """features [C, Y, X] float; grid: where the cells lie in the ego frame at the frame's stamp; valid bool [Y, X]: some camera sees
-    the cell."""
+    """features [C, Y, X] float; grid: where the cells lie in the ego frame at the frame's stamp; valid bool
+    [Y, X]: some camera sees the cell.
+    """
 
     features: Tensor
     grid: BevGrid
@@ -39,9 +40,10 @@ class StepTimes:
 class DetectorOutput:
     """One frame's result, on the CPU.
 
-    tracks: M boxes in the ego frame at the frame's stamp, best score first; each has a track_id >= 0 that is never given to
-    another object. `score` is class score * centerness. age int64 [M]: frames since the id was given (0 = this frame).
-    camera_count int64 [M]: unmasked cameras whose image holds the box centre. bev: the BEV map, None without a BEV branch.
+    tracks: M boxes in the ego frame at the frame's stamp, best score first; each has a track_id >= 0 that is
+    never given to another object. `score` is class score * centerness. age int64 [M]: frames since the id was
+    given (0 = this frame). camera_count int64 [M]: unmasked cameras whose image holds the box centre. bev:
+    the BEV map, None without a BEV branch.
     """
 
     tracks: Boxes3D

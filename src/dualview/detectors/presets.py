@@ -108,7 +108,9 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_config(name: str) -> DetectorConfig:
-    """The configuration of a preset. Raises ConfigError with the close or known names for a name that isn't one."""
+    """The configuration of a preset. Raises ConfigError with the close or known names for a name that isn't
+    one.
+    """
     if name not in PRESETS:
         close = difflib.get_close_matches(name, PRESETS, n=1)
         meant = f"did you mean '{close[0]}'?" if close else f"presets are {', '.join(PRESETS)}"

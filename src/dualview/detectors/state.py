@@ -12,7 +12,9 @@ from dualview.networks.instance_memory import InstanceMemory
 
 @dataclass(frozen=True)
 class TrackAges:
-    """ids int64 [K] of the remembered tracks and for each the number of frames since its id was given, age int64 [K]."""
+    """ids int64 [K] of the remembered tracks and for each the number of frames since its id was given, age
+    int64 [K].
+    """
 
     ids: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     age: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
@@ -34,5 +36,7 @@ class DetectorState:
 
     @property
     def next_track_id(self) -> int:
-        """The first id that was never given; pass it to `initial_state` after a reset so that no id is used twice."""
+        """The first id that was never given; pass it to `initial_state` after a reset so that no id is used
+        twice.
+        """
         return self.memory.next_track_id

@@ -1,8 +1,10 @@
-"""The BEV branch: one image feature map a camera -> depth network -> lift-splat -> BEV encoder -> bird's-eye-view map."""
+"""The BEV branch: one image feature map a camera -> depth network -> lift-splat -> BEV encoder ->
+bird's-eye-view map.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +20,12 @@ from dualview.ops.bev_pool import BevPoolPlan
 class BevBranchConfig:
     """Sizes of the BEV branch; the defaults are those of DualViewDistill with a ResNet-50.
 
-    image_stride: stride of the image feature map that is lifted. `rounding` and `corner_aligned` are the geometry of BEVDet's
-    published weights ("truncate", True); ours is exact ("floor", False).
+    image_stride: stride of the image feature map that is lifted. `rounding` and `corner_aligned` are the
+    geometry of BEVDet's published weights ("truncate", True); ours is exact ("floor", False).
     """
 
-    grid: BevGrid = BevGrid.centered(51.2, 0.8)
-    depth_bins: DepthBins = DepthBins(1.0, 60.0, 0.5)
+    grid: BevGrid = field(default_factory=lambda: BevGrid.centered(51.2, 0.8))
+    depth_bins: DepthBins = field(default_factory=lambda: DepthBins(1.0, 60.0, 0.5))
     image_stride: int = 8
     depth_channels: int = 256
     depth_blocks: int = 3
@@ -77,7 +79,9 @@ class BevBranch(nn.Module):
         image_size: tuple[int, int],
         feature_size: tuple[int, int],
     ) -> BevPoolPlan:
-        """Where each frustum point goes; image_from_working [B, N, 4, 4], camera_mask bool [B, N], sizes (height, width)."""
+        """Where each frustum point goes; image_from_working [B, N, 4, 4], camera_mask bool [B, N], sizes
+        (height, width).
+        """
         template = frustum(image_size, feature_size, self.config.depth_bins, self.config.corner_aligned)
         return plan_lift_splat(
             image_from_working, camera_mask, template, self.config.grid, self.config.rounding

@@ -1,4 +1,6 @@
-"""BEV encoder: a small residual network and a two-level pyramid on the bird's-eye-view map (BEVDet: Huang et al. 2021)."""
+"""BEV encoder: a small residual network and a two-level pyramid on the bird's-eye-view map (BEVDet: Huang et
+al. 2021).
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from torch.nn import functional
 class ResidualBlock(nn.Module):
     """conv-BN-ReLU-conv-BN, plus the input, ReLU (He et al. 2016).
 
-    Where the shape changes or `project` asks for it, the shortcut is a plain 3x3 convolution with bias and without
-    norm, as in BEVDet's encoder.
+    Where the shape changes or `project` asks for it, the shortcut is a plain 3x3 convolution with bias and
+    without norm, as in BEVDet's encoder.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1, project: bool = False) -> None:
@@ -54,16 +56,21 @@ class BevStages(nn.Module):
 class BevPyramid(nn.Module):
     """BEVDet's `FPN_LSS`: the coarsest map, enlarged, beside the finest one, and convolutions over both.
 
-    If the finest stage is coarser than the BEV map (`enlarge`), its result is brought back to the map's size at the end.
+    If the finest stage is coarser than the BEV map (`enlarge`), its result is brought back to the map's size
+    at the end.
     """
 
     def __init__(self, in_channels: int, out_channels: int, enlarge: bool) -> None:
         super().__init__()
         width = 2 * out_channels if enlarge else out_channels
         self.fuse = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
-        )  # fmt: skip
+            nn.Conv2d(in_channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
         self.refine = (
             nn.Sequential(
                 nn.Conv2d(width, out_channels, 3, padding=1, bias=False),
@@ -83,7 +90,9 @@ class BevPyramid(nn.Module):
 
 
 class BevEncoder(nn.Module):
-    """Pre-processing blocks (optional), residual stages and pyramid: [B, C, Y, X] -> [B, out_channels, Y, X]."""
+    """Pre-processing blocks (optional), residual stages and pyramid: [B, C, Y, X] -> [B, out_channels, Y,
+    X].
+    """
 
     def __init__(
         self,

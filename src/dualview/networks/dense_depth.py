@@ -1,4 +1,6 @@
-"""Dense depth from image features: Sparse4D's auxiliary task, used in training only (Sparse4D v2, section 3.4)."""
+"""Dense depth from image features: Sparse4D's auxiliary task, used in training only (Sparse4D v2, section
+3.4).
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ class DenseDepth(nn.Module):
         self.layers = nn.ModuleList(nn.Conv2d(channels, 1, 1) for _ in range(levels))
 
     def forward(self, features: list[Tensor], focal_length: Tensor | None = None) -> list[Tensor]:
-        """features: maps [B, N, C, h_i, w_i], fine to coarse (further levels are left alone); focal_length [B, N] in px
-        of the network's image, None for cameras of the reference focal length.
+        """features: maps [B, N, C, h_i, w_i], fine to coarse (further levels are left alone); focal_length
+        [B, N] in px of the network's image, None for cameras of the reference focal length.
 
         Returns depth in m [B, N, h_i, w_i] for each level.
         """

@@ -1,6 +1,8 @@
-"""Camera-aware depth network: depth distribution and context features from an image feature map (BEVDepth: Li et al. 2023).
+"""Camera-aware depth network: depth distribution and context features from an image feature map (BEVDepth: Li
+et al. 2023).
 
-Image features alone can't tell metres, since that takes the focal length; so the camera's numbers gate the feature channels.
+Image features alone can't tell metres, since that takes the focal length; so the camera's numbers gate the
+feature channels.
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ def camera_vector(
 ) -> Tensor:
     """The 27 numbers [B, N, 27] that tell the depth network about a camera (BEVDepth, section 4.1).
 
-    intrinsics [B, N, 3, 3] px before image augmentation; ego_from_camera [B, N, >=3, 4] m; image_augmentation [B, N, 3, 3]:
-    affine map of homogeneous pixels (identity if None); bev_augmentation [B, 3, 3]: linear map of ego points (identity if None).
-    Order: fx, fy, cx, cy; image augmentation's upper two rows; BEV augmentation's upper 2x2 and its zz; ego_from_camera
-    row by row.
+    intrinsics [B, N, 3, 3] px before image augmentation; ego_from_camera [B, N, >=3, 4] m; image_augmentation
+    [B, N, 3, 3]: affine map of homogeneous pixels (identity if None); bev_augmentation [B, 3, 3]: linear map
+    of ego points (identity if None). Order: fx, fy, cx, cy; image augmentation's upper two rows; BEV
+    augmentation's upper 2x2 and its zz; ego_from_camera row by row.
     """
     batch, cameras = intrinsics.shape[:2]
     identity = torch.eye(3, device=intrinsics.device, dtype=intrinsics.dtype)
@@ -46,7 +48,9 @@ def camera_vector(
 
 
 class ChannelGate(nn.Module):
-    """Squeeze-and-excite with the camera's numbers in place of the image's mean: features * sigmoid(f(camera))."""
+    """Squeeze-and-excite with the camera's numbers in place of the image's mean: features *
+    sigmoid(f(camera)).
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -63,7 +67,9 @@ class ChannelGate(nn.Module):
 
 
 class PooledContext(nn.Module):
-    """Atrous spatial pyramid pooling (Chen et al. 2018): four dilations and the image mean, mixed by a 1x1 convolution."""
+    """Atrous spatial pyramid pooling (Chen et al. 2018): four dilations and the image mean, mixed by a 1x1
+    convolution.
+    """
 
     def __init__(
         self, channels: int, dilations: tuple[int, ...] = (1, 6, 12, 18), dropout: float = 0.5
@@ -103,7 +109,9 @@ class PooledContext(nn.Module):
 
 
 class DeformableConvolution(nn.Module):
-    """3x3 deformable convolution (first version, no modulation) whose offsets a convolution predicts; zero at the start."""
+    """3x3 deformable convolution (first version, no modulation) whose offsets a convolution predicts; zero at
+    the start.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, groups: int = 4) -> None:
         super().__init__()
@@ -136,9 +144,9 @@ class DepthPrediction:
 class DepthNet(nn.Module):
     """Depth distribution and context for the lift, both gated by the camera's numbers.
 
-    in_channels of the image features; mid_channels inside; bins = number of depth bins D; context_channels C. blocks:
-    residual blocks of the depth branch (BEVDepth: 3). With `pooled_context` (ASPP) and `deformable` (DCN) it is BEVDepth's
-    network; without both, and narrow, it is light enough for a CPU.
+    in_channels of the image features; mid_channels inside; bins = number of depth bins D; context_channels C.
+    blocks: residual blocks of the depth branch (BEVDepth: 3). With `pooled_context` (ASPP) and `deformable`
+    (DCN) it is BEVDepth's network; without both, and narrow, it is light enough for a CPU.
     """
 
     def __init__(

@@ -9,8 +9,8 @@ from torch.nn import functional
 class FeaturePyramid(nn.Module):
     """1x1 lateral convolutions, a top-down path with nearest upsampling, and a 3x3 convolution on each level.
 
-    in_channels: of the backbone's maps, fine to coarse. All outputs have `out_channels`. No norm and no activation, with
-    biases, as in the common detectors.
+    in_channels: of the backbone's maps, fine to coarse. All outputs have `out_channels`. No norm and no
+    activation, with biases, as in the common detectors.
     """
 
     def __init__(self, in_channels: tuple[int, ...], out_channels: int) -> None:

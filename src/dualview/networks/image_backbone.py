@@ -20,9 +20,10 @@ _RESNET_LAYERS = {
 class ImageBackbone(nn.Module):
     """Feature maps of images at chosen strides.
 
-    name: a timm model ("resnet50", "ese_vovnet99b", "efficientnet_lite0", "mobilenetv3_small_100", ...). strides: which of
-    its feature maps are returned, e.g. (4, 8, 16, 32). `channels` are theirs. `widths` (stem, first stage) makes a
-    ResNet of another width, e.g. (4, 4): everything else of the architecture stays.
+    name: a timm model ("resnet50", "ese_vovnet99b", "efficientnet_lite0", "mobilenetv3_small_100", ...).
+    strides: which of its feature maps are returned, e.g. (4, 8, 16, 32). `channels` are theirs. `widths`
+    (stem, first stage) makes a ResNet of another width, e.g. (4, 4): everything else of the architecture
+    stays.
 
     Weights are random: pretrained ones come with our checkpoints, never from the network.
     """
@@ -36,8 +37,8 @@ class ImageBackbone(nn.Module):
     ) -> None:
         """recompute: trade time for memory in training by recomputing activations (gradient checkpointing).
 
-        Raises ValueError for a name that timm doesn't know (close names are listed) and for a stride that the network
-        doesn't have.
+        Raises ValueError for a name that timm doesn't know (close names are listed) and for a stride that the
+        network doesn't have.
         """
         super().__init__()
         timm = import_timm()
@@ -50,7 +51,9 @@ class ImageBackbone(nn.Module):
         available = probe.feature_info.reduction()
         missing = [stride for stride in strides if stride not in available]
         if missing:
-            raise ValueError(f"backbone '{name}' has no feature map of stride {missing[0]}; it has {available}")
+            raise ValueError(
+                f"backbone '{name}' has no feature map of stride {missing[0]}; it has {available}"
+            )
         # The last map of a stride is the deepest one.
         picked = tuple(max(i for i, s in enumerate(available) if s == stride) for stride in strides)
         if widths is None:
@@ -62,7 +65,9 @@ class ImageBackbone(nn.Module):
         self.recompute = recompute
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images [M, 3, H, W] -> one map [M, channels[i], H / strides[i], W / strides[i]] per stride."""
+        """Normalised images [M, 3, H, W] -> one map [M, channels[i], H / strides[i], W / strides[i]] per
+        stride.
+        """
         if self.recompute and self.training and torch.is_grad_enabled():
             return list(checkpoint(self.body, images, use_reentrant=False))
         return list(self.body(images))

@@ -1,8 +1,9 @@
 """Lift-splat: image features to a bird's-eye-view map along a predicted depth distribution.
 
-Lift, Splat, Shoot (Philion & Fidler 2020), with the pooling of BEVPoolv2. Geometry is one matrix a camera: `image_from_ego`
-[4, 4] takes ego points at the anchor stamp to (u z, v z, z, 1), and holds intrinsics, extrinsics, the ego motion
-between the anchor and the camera's own exposure, and any augmentation of image or BEV.
+Lift, Splat, Shoot (Philion & Fidler 2020), with the pooling of BEVPoolv2. Geometry is one matrix a camera:
+`image_from_ego` [4, 4] takes ego points at the anchor stamp to (u z, v z, z, 1), and holds intrinsics,
+extrinsics, the ego motion between the anchor and the camera's own exposure, and any augmentation of image or
+BEV.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ def frustum(
 ) -> Tensor:
     """Frustum template [D, H, W, 3]: (u px of the image, v px, depth m) of each bin of each feature pixel.
 
-    image_size, feature_size: (height, width). Points sit at the centres of feature pixels and of bins. With `corner_aligned`
-    they sit where the BEVDet family puts them: first and last feature pixel on the first and last image pixel, and on the
-    lower edge of the bin.
+    image_size, feature_size: (height, width). Points sit at the centres of feature pixels and of bins. With
+    `corner_aligned` they sit where the BEVDet family puts them: first and last feature pixel on the first and
+    last image pixel, and on the lower edge of the bin.
     """
     height, width = feature_size
     if corner_aligned:
@@ -85,9 +86,9 @@ def voxel_index(
 ) -> Tensor:
     """Flat voxel index int64 [...], (z Y + y) X + x, of points [..., 3] m; -1 outside.
 
-    lower, cell [3] m and size [3]: first corner, edges and number of voxels along x, y, z. "truncate" rounds towards zero as
-    the BEVDet family does, so that voxels on the lower border also take what lies up to one voxel below the grid;
-    "floor" keeps exactly what is inside.
+    lower, cell [3] m and size [3]: first corner, edges and number of voxels along x, y, z. "truncate" rounds
+    towards zero as the BEVDet family does, so that voxels on the lower border also take what lies up to one
+    voxel below the grid; "floor" keeps exactly what is inside.
     """
     position = (points - lower.to(points)) / cell.to(points)
     inside = torch.isfinite(position).all(-1)
@@ -111,8 +112,8 @@ def plan_lift_splat(
 ) -> BevPoolPlan:
     """Where every frustum point of every camera goes: the plan that `lift_splat` takes.
 
-    image_from_ego [B, N, 4, 4]; camera_mask bool [B, N] (False: nothing of this camera is pooled; None: all are used);
-    template [D, H, W, 3] from `frustum`. The same plan serves as long as these stay the same.
+    image_from_ego [B, N, 4, 4]; camera_mask bool [B, N] (False: nothing of this camera is pooled; None: all
+    are used); template [D, H, W, 3] from `frustum`. The same plan serves as long as these stay the same.
     """
     points = frustum_in_ego(template, image_from_ego)  # [B, N, D, H, W, 3]
     height = (grid.z_max - grid.z_min) / z_cells
@@ -133,10 +134,11 @@ def plan_lift_splat(
 
 
 def lift_splat(depth: Tensor, context: Tensor, plan: BevPoolPlan, grid: BevGrid, z_cells: int = 1) -> Tensor:
-    """BEV map [B, z_cells C, Y, X]: each cell is the sum of depth probability * context over the points in it.
+    """BEV map [B, z_cells C, Y, X]: each cell is the sum of depth probability * context over the points in
+    it.
 
-    depth [B, N, D, H, W] (sums to 1 over D); context [B, N, C, H, W]. Rows are y, columns x (see BevGrid); with several
-    z_cells the lowest layer's channels come first.
+    depth [B, N, D, H, W] (sums to 1 over D); context [B, N, C, H, W]. Rows are y, columns x (see BevGrid);
+    with several z_cells the lowest layer's channels come first.
     """
     pooled = bev_pool(depth, context, plan)  # [B * z_cells * Y * X, C]
     pooled = pooled.view(depth.shape[0], z_cells, grid.rows, grid.columns, -1)

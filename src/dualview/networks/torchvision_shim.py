@@ -1,9 +1,10 @@
 """Import timm where torchvision's compiled operators can't be loaded.
 
-torchvision's wheel from PyPI is built against the CUDA build of torch. Beside a CPU-only torch its shared library doesn't
-load, and `import torchvision` (hence `import timm`) then stops at "operator torchvision::nms does not exist", although
-nothing here ever calls that operator. Declaring the missing operators' schemas, without an implementation, lets the
-import pass; calling one of them still fails loudly. Where the shared library loads, nothing is touched.
+torchvision's wheel from PyPI is built against the CUDA build of torch. Beside a CPU-only torch its shared
+library doesn't load, and `import torchvision` (hence `import timm`) then stops at "operator torchvision::nms
+does not exist", although nothing here ever calls that operator. Declaring the missing operators' schemas,
+without an implementation, lets the import pass; calling one of them still fails loudly. Where the shared
+library loads, nothing is touched.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def declare_missing_ops() -> torch.library.Library | None:
 
 
 def import_timm() -> ModuleType:
-    """The `timm` module. Slow the first time (about two seconds), so call it where a backbone is made, not at import."""
+    """The `timm` module. Slow the first time (about two seconds), so call it where a backbone is made, not at
+    import.
+    """
     declare_missing_ops()
     return importlib.import_module("timm")

@@ -1,4 +1,5 @@
-"""Deformable convolution, first version (Dai et al. 2017, equation 2): each kernel tap reads at a learned offset.
+"""Deformable convolution, first version (Dai et al. 2017, equation 2): each kernel tap reads at a learned
+offset.
 
 Plain PyTorch, differentiable in everything; the compiled operator of torchvision isn't needed.
 """
@@ -20,10 +21,12 @@ def deformable_convolution(
     dilation: int = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Convolve `features` [M, C, H, W] with `weight` [C_out, C / groups, kH, kW], each tap displaced by its offset.
+    """Convolve `features` [M, C, H, W] with `weight` [C_out, C / groups, kH, kW], each tap displaced by its
+    offset.
 
-    offsets [M, 2 kH kW, H_out, W_out]: (dy, dx) in pixels of `features` for each tap, taps row by row; the same for all
-    channels. Reading is bilinear and gives zero outside the image. Returns [M, C_out, H_out, W_out].
+    offsets [M, 2 kH kW, H_out, W_out]: (dy, dx) in pixels of `features` for each tap, taps row by row; the
+    same for all channels. Reading is bilinear and gives zero outside the image. Returns [M, C_out, H_out,
+    W_out].
 
     Raises ValueError if the shapes don't agree.
     """

@@ -1,4 +1,6 @@
-"""Depth supervision from LiDAR points that were projected into the images: for the lift, and for dense depth."""
+"""Depth supervision from LiDAR points that were projected into the images: for the lift, and for dense
+depth.
+"""
 
 from __future__ import annotations
 
@@ -26,24 +28,28 @@ class DepthTarget:
 def depth_target(depth_map: Tensor, stride: int, bins: DepthBins) -> DepthTarget:
     """Nearest return in each stride x stride patch, as a bin (BEVDepth, section 4.1).
 
-    depth_map [..., H, W] m at the network's image size, 0 or less = no return. Depths outside the bins give no target.
+    depth_map [..., H, W] m at the network's image size, 0 or less = no return. Depths outside the bins give
+    no target.
     """
     *leading, height, width = depth_map.shape
     if height % stride or width % stride:
         raise ValueError(
-            f"depth map {height}x{width} can't be cut into patches of {stride}: pad it or choose another stride"
+            f"depth map {height}x{width} can't be cut into patches of {stride}: pad it or choose another "
+            "stride"
         )
     patches = depth_map.reshape(-1, height // stride, stride, width // stride, stride)
     patches = torch.where(patches > 0, patches, 1e5)
     nearest = patches.amin((2, 4)).view(*leading, height // stride, width // stride)
-    # One step below `start` counts as "before the first bin" so that truncation can't pull such a return into bin 0.
+    # One step below `start` counts as "before the first bin" so that truncation can't pull such a return into
+    # bin 0.
     position = (nearest - (bins.start - bins.step)) / bins.step
     position = torch.where((position >= 0) & (position < bins.count + 1), position, 0.0)
     return DepthTarget(position.long() - 1)
 
 
 def depth_distribution_loss(probability: Tensor, target: DepthTarget, weight: float = 3.0) -> Tensor:
-    """Binary cross entropy between depth distribution [..., D, h, w] and the one-hot bin, summed over bins, mean over known pixels.
+    """Binary cross entropy between depth distribution [..., D, h, w] and the one-hot bin, summed over bins,
+    mean over known pixels.
 
     Feature pixels without a return don't count. The sum is computed in float32 whatever autocast says.
     """
@@ -60,8 +66,8 @@ def dense_depth_loss(
 ) -> Tensor:
     """L1 between dense depth and LiDAR depth over all levels (Sparse4D v2's auxiliary loss).
 
-    predictions and depth_maps [..., h_i, w_i] m for each level; depth <= 0 = unknown. Predictions are clipped to
-    0..max_depth. Each level is divided by (its number of known pixels * the number of levels).
+    predictions and depth_maps [..., h_i, w_i] m for each level; depth <= 0 = unknown. Predictions are clipped
+    to 0..max_depth. Each level is divided by (its number of known pixels * the number of levels).
     """
     total = predictions[0].new_zeros(())
     for prediction, depth_map in zip(predictions, depth_maps, strict=True):

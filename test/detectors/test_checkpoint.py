@@ -1,0 +1,212 @@
+"""Checkpoints and `dualview.load`."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from detector_frames import small_config, surround_frame
+from safetensors.torch import load_file, save_file
+
+import dualview
+from dualview.cli import main
+from dualview.detectors import checkpoint
+from dualview.detectors.catalogue import catalogue
+from dualview.detectors.checkpoint import (
+    build_detector,
+    load_checkpoint,
+    read_tensors,
+    save_checkpoint,
+    sha256_of,
+)
+from dualview.detectors.presets import PRESETS
+from dualview.errors import ConfigError, WeightsError
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "small.safetensors"
+    save_checkpoint(build_detector(small_config(), seed=3), path, {"note": "a test"})
+    return path
+
+
+def test_there_and_back(saved):
+    detector = dualview.load(saved, device="cpu")
+    original = build_detector(small_config(), seed=3).eval()
+    assert detector.config == original.config and not detector.training
+    frame = surround_frame(detector.config)
+    ours, _ = detector.step(frame, detector.initial_state())
+    theirs, _ = original.step(frame, original.initial_state())
+    assert torch.equal(ours.tracks.center, theirs.tracks.center) and torch.equal(
+        ours.bev.features, theirs.bev.features
+    )
+    assert detector.weights_description == f"small.safetensors sha256 {sha256_of(saved)[:16]}"
+    assert checkpoint.read_metadata(saved)["note"] == "a test"
+
+
+def test_the_seed_alone_decides_untrained_weights():
+    state = torch.random.get_rng_state()
+    first, second, other = (build_detector(small_config(), seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    pairs = list(zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert not torch.equal(first.feature_pyramid.lateral[0].weight, other.feature_pyramid.lateral[0].weight)
+    assert first.weights_description == "untrained (seed 1)"
+
+
+def rewrite(path, change):
+    """Write the checkpoint again with its weights changed in place by `change`."""
+    weights, metadata = load_file(path), checkpoint.read_metadata(path)
+    change(weights)
+    save_file(weights, path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("feature_pyramid.lateral.0.bias"), "missing feature_pyramid.lateral.0.bias"),
+        (lambda w: w.update({"extra.weight": torch.zeros(1)}), "unexpected extra.weight"),
+        (
+            lambda w: w.update({"feature_pyramid.lateral.0.bias": torch.zeros(5)}),
+            r"feature_pyramid.lateral.0.bias is \[5\], should be \[32\]",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(saved, change, message):
+    rewrite(saved, change)
+    with pytest.raises(WeightsError, match=message):
+        load_checkpoint(saved)
+
+
+def test_files_that_are_no_checkpoints(tmp_path, saved):
+    with pytest.raises(WeightsError, match="there is no checkpoint"):
+        dualview.load(tmp_path / "missing.safetensors")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(saved.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="not a readable"):
+        dualview.load(broken)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"a": torch.zeros(1)}, foreign)
+    with pytest.raises(WeightsError, match="without a dualview configuration"):
+        dualview.load(foreign)
+    with pytest.raises(WeightsError, match="pickled checkpoint, which can run any code"):
+        dualview.load(tmp_path / "model.pth")
+    with pytest.raises(
+        ConfigError, match=r"neither a file nor a detector by name; by name there are .*dualview-tiny"
+    ):
+        dualview.load("dualview-enormous")
+
+
+class Malicious:
+    def __reduce__(self):
+        return (print, ("this must never run",))
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_pickles_need_permission_and_never_run_code(tmp_path, capsys):
+    path = tmp_path / "model.pth"
+    torch.save({"state_dict": {"a": torch.ones(2)}, "meta": {"epoch": 3}}, path)
+    with pytest.raises(WeightsError, match="--allow-pickle"):
+        read_tensors(path)
+    assert read_tensors(path, allow_pickle=True)["a"].tolist() == [1, 1]
+    path.write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(WeightsError, match="can't be read as plain tensors"):
+        read_tensors(path, allow_pickle=True)
+    torch.save({"state_dict": {"a": Malicious()}}, path)
+    with pytest.raises(WeightsError, match="can't be read as plain tensors"):
+        read_tensors(path, allow_pickle=True)
+    torch.save({"state_dict": {"a": "text"}}, path)
+    with pytest.raises(WeightsError, match="holds no state_dict of tensors"):
+        read_tensors(path, allow_pickle=True)
+    assert "never" not in capsys.readouterr().out
+
+
+def test_overrides(saved):
+    detector = dualview.load(
+        saved, device="cpu", overrides={"track_threshold": 0.7, "decoder.id_threshold": None}
+    )
+    assert detector.config.track_threshold == 0.7 and detector.decoder.config.id_threshold is None
+    with pytest.raises(WeightsError, match="don't fit the network"):
+        dualview.load(saved, overrides={"decoder.feedforward_dims": 64})
+    with pytest.raises(ConfigError, match="did you mean 'track_threshold'"):
+        dualview.load(saved, overrides={"track_treshold": 0.7})
+
+
+def test_devices(saved):
+    assert dualview.load(saved).device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ConfigError, match="is no device"):
+        dualview.load(saved, device="abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="sees no GPU"):
+            dualview.load(saved, device="cuda")
+
+
+def test_names_in_the_models_folder_come_before_presets(saved, monkeypatch):
+    preset = saved.with_name("dualview-tiny.safetensors")
+    saved.rename(preset)
+    (preset.parent / "other.safetensors").write_bytes(preset.read_bytes())
+    (preset.parent / "stale.safetensors").write_bytes(b"nothing")
+    monkeypatch.setattr(checkpoint, "find_directories", lambda relative: [preset.parent])
+    assert dualview.load("dualview-tiny", device="cpu").config.name == "small"
+    assert dualview.load("other", device="cpu").config.name == "small"
+    entries = {entry.name: entry for entry in catalogue()}
+    assert entries["dualview-tiny"].weights.startswith("dualview-tiny.safetensors sha256 ")
+    assert entries["other"].image_size == (64, 96) and entries["other"].summary == "checkpoint of small"
+    assert "can't be loaded" in entries["stale"].summary
+    assert set(PRESETS) < set(entries)
+
+
+def test_the_command_lists_every_preset(capsys):
+    assert main(["models"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert set(PRESETS) <= set(lines)
+    assert "128x352" in lines["dualview-tiny"] and "M parameters" in lines["dualview-tiny"]
+
+
+def test_importing_the_package_is_cheap():
+    code = "import sys, dualview; print(sorted({'torch', 'timm', 'cv2'} & set(sys.modules)))"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        == "[]"
+    )
+
+
+def test_the_tiny_preset_steps():
+    detector = dualview.load("dualview-tiny", device="cpu")
+    state = detector.initial_state()
+    for index in range(2):
+        output, state = detector.step(
+            surround_frame(detector.config, cameras=6, seconds=0.1 * index, seed=index), state
+        )
+    assert output.bev.features.shape == (128, 64, 64)
+    assert detector.weights_description.startswith(("untrained", "dualview-tiny"))
+
+
+@pytest.mark.parametrize("name", ["dualview-r50", "sparse4d-r50", "dualview-r50-bev"])
+def test_the_large_presets_step_at_a_reduced_size(name):
+    overrides = {
+        "image_size": [64, 160],
+        "decoder.num_anchors": 90,
+        "decoder.num_temporal": 60,
+        "decoder.id_threshold": None,
+    }
+    detector = dualview.load(name, device="cpu", overrides=overrides)
+    state = detector.initial_state()
+    for index in range(2):
+        output, state = detector.step(
+            surround_frame(detector.config, cameras=2, seconds=0.1 * index, seed=index), state
+        )
+        assert output.tracks.center.isfinite().all()
+    assert state.next_track_id >= 90
+    assert (output.bev is None) == (name == "sparse4d-r50")
+
+
+def test_configuration_is_readable_beside_the_weights(saved):
+    values = json.loads(checkpoint.read_metadata(saved)[checkpoint.CONFIG_KEY])
+    assert (
+        values["class_names"] == ["car", "truck", "pedestrian"] and values["format"] == "dualview-detector-1"
+    )
