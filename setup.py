@@ -1,7 +1,8 @@
 """`pip install '.[wheels]'`: CMake makes what colcon would install, and setuptools packs it into a wheel.
 
-Everything goes into the wheel's data folder, which pip unpacks below sys.prefix: with the wheels of ROS 2 that is the ament prefix.
-Messages that neither a ROS installation nor these wheels have (tf2_msgs, vision_msgs) are built along. Everything else is in pyproject.toml.
+Everything goes into the wheel's data folder, which pip unpacks below sys.prefix: with the wheels of ROS 2 that
+is the ament prefix. Messages that neither a ROS installation nor these wheels have (tf2_msgs, vision_msgs) are
+built along. Everything else is in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -42,13 +44,16 @@ class CMakeBuild(build_ext):
         files = self.distribution.data_files = list(self.distribution.data_files or [])
         for folder, _, names in os.walk(stage):
             if names:
-                files.append((os.path.relpath(folder, stage), [os.path.join(folder, name) for name in sorted(names)]))
+                files.append(
+                    (os.path.relpath(folder, stage), [os.path.join(folder, name) for name in sorted(names)])
+                )
 
     def get_outputs(self) -> list[str]:
         return []
 
 
 setup(
+    version=ElementTree.parse(HERE / "package.xml").findtext("version"),
     # Never compiled: it only says that the wheel is for one platform and one Python.
     ext_modules=[Extension("dualview_messages", sources=[])],
     cmdclass={"build_ext": CMakeBuild},

@@ -23,10 +23,11 @@ import sys
 import sysconfig
 import tempfile
 import time
-import tomllib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import tomllib
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -68,7 +69,11 @@ def package_inputs() -> str:
 
 
 def interface_inputs(packages: str) -> str:
-    files = [REPOSITORY / "CMakeLists.txt", REPOSITORY / "package.xml", REPOSITORY / "cmake" / "ros_wheels.cmake"]
+    files = [
+        REPOSITORY / "CMakeLists.txt",
+        REPOSITORY / "package.xml",
+        REPOSITORY / "cmake" / "ros_wheels.cmake",
+    ]
     files += [REPOSITORY / "tools" / "interfaces.py", Path(__file__).resolve(), *REPOSITORY.glob("msg/*.msg")]
     files += [path for path in REPOSITORY.glob("compat/**/*") if path.is_file()]
     return digest(files, packages, str(REPOSITORY))
@@ -132,14 +137,20 @@ def check_system() -> None:
             ["apt-get", "-qq", "install", "-y", "--no-install-recommends", *needed, *rendering],
         )
         for command in commands:
-            result = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            result = subprocess.run(
+                command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
         if result.returncode:
             raise SetupError(f"apt-get could not install {names}:\n{result.stdout[-2000:]}")
         needed, rendering = missing_debian_packages()
     if needed:
-        raise SetupError(f"missing system packages. Run: sudo apt-get install {' '.join([*needed, *rendering])}   and then this again")
+        raise SetupError(
+            f"missing system packages. Run: sudo apt-get install {' '.join([*needed, *rendering])}   and then this again"
+        )
     if rendering:
-        say(f"no OpenGL driver for rendering synthetic drives; for those run: sudo apt-get install {' '.join(rendering)}")
+        say(
+            f"no OpenGL driver for rendering synthetic drives; for those run: sudo apt-get install {' '.join(rendering)}"
+        )
 
 
 # --- Python packages ----------------------------------------------------------------------------------------------------------
@@ -152,7 +163,9 @@ def make_environment() -> None:
             return
         say(f"{VENV} is broken or of another Python version; making it anew")
     say(f"making the virtual environment {VENV} with Python {sys.version.split()[0]}")
-    python = getattr(sys, "_base_executable", sys.executable)  # also when called from an activated environment
+    python = getattr(
+        sys, "_base_executable", sys.executable
+    )  # also when called from an activated environment
     result = subprocess.run([python, "-m", "venv", "--clear", VENV], text=True, capture_output=True)
     if result.returncode:
         raise SetupError(f"python -m venv failed:\n{result.stdout}{result.stderr}")
@@ -162,36 +175,74 @@ def requirements() -> list[str]:
     """requirements.txt, the extras `wheels` and `dev`, and what building the messages takes."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
-    lines = (line.split("#")[0].strip() for line in (REPOSITORY / "requirements.txt").read_text().splitlines())
-    return [line for line in lines if line] + extras["wheels"] + extras["dev"] + project["build-system"]["requires"]
+    lines = (
+        line.split("#")[0].strip() for line in (REPOSITORY / "requirements.txt").read_text().splitlines()
+    )
+    return (
+        [line for line in lines if line]
+        + extras["wheels"]
+        + extras["dev"]
+        + project["build-system"]["requires"]
+    )
 
 
 def pip_install(arguments: list[str], what: str) -> None:
     """pip, with one line of progress now and then; its whole output goes to a log file."""
     log = VENV / "dualview_bootstrap_pip.log"
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    command = [
+        str(VENV / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--progress-bar",
+        "off",
+    ]
     command += ["-c", str(CONSTRAINTS), *arguments]
     say(f"installing {what}")
     seen, shown = 0, time.perf_counter()
     # The wheels of ROS 2 mark the environment of the process that they run in; pip must start without such a mark.
     environment = {k: v for k, v in os.environ.items() if k != "_ROS_WHEELS_BOOTSTRAP_COMPLETE"}
-    with open(log, "w") as output, subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
+    with (
+        open(log, "w") as output,
+        subprocess.Popen(
+            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             output.write(line)
             seen += line.startswith("Collecting ")
             phase = line.startswith("Installing collected")
-            if phase or (line.startswith(("Collecting ", "  Downloading ")) and time.perf_counter() - shown > 5):
+            if phase or (
+                line.startswith(("Collecting ", "  Downloading ")) and time.perf_counter() - shown > 5
+            ):
                 shown = time.perf_counter()
-                say(f"  unpacking {line.count(',') + 1} packages" if phase else f"  {seen} packages looked up")
+                say(
+                    f"  unpacking {line.count(',') + 1} packages" if phase else f"  {seen} packages looked up"
+                )
     if process.returncode:
-        tail = "".join(line for line in log.read_text().splitlines(keepends=True)[-15:])
+        lines = log.read_text().splitlines()
+        signs = (
+            "NewConnectionError",
+            "NameResolutionError",
+            "Temporary failure in name",
+            "timed out",
+            "ProxyError",
+            "Retrying",
+        )
+        unreachable = any(sign in line for line in lines for sign in signs)
+        reason = "the package index can't be reached" if unreachable else "see the end of its output"
+        remedy = (
+            "Check the network, or set PIP_INDEX_URL to an index that you can reach"
+            if unreachable
+            else "Mend that"
+        )
+        tail = "\n".join(lines[-15:])
         raise SetupError(
-            f"pip could not install {what} (whole output: {log}):\n{tail}\n"
-            "If the package index was out of reach, check the network or set PIP_INDEX_URL to one that you can reach, and run this "
-            "again: what has been fetched is not fetched again."
+            f"pip could not install {what}: {reason} (whole output: {log})\n{tail}\n\n{remedy}, and run this again: "
+            "what has been fetched is not fetched again."
         )
 
 
@@ -245,7 +296,11 @@ def link_checkout() -> None:
         link.symlink_to(REPOSITORY / name)
     for script, target in (("dualview", VENV / "bin"), ("dualview_node", VENV / "lib" / "dualview")):
         target.mkdir(parents=True, exist_ok=True)
-        text = (REPOSITORY / "scripts" / script).read_text().replace("#!/usr/bin/env python3", f"#!{VENV / 'bin' / 'python'}", 1)
+        text = (
+            (REPOSITORY / "scripts" / script)
+            .read_text()
+            .replace("#!/usr/bin/env python3", f"#!{VENV / 'bin' / 'python'}", 1)
+        )
         partial = target / f".{script}.partial"
         partial.write_text(text)
         partial.chmod(0o755)
@@ -255,10 +310,16 @@ def link_checkout() -> None:
 def check_imports() -> None:
     """One process that imports what the steps before have installed: a broken environment shows here, not in the middle of a run."""
     code = "import rclpy, torch, dualview.msg, tf2_msgs.msg, vision_msgs.msg; print(torch.__version__)"
-    environment = {k: v for k, v in os.environ.items() if k not in ("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "PYTHONPATH")}
-    result = subprocess.run([VENV / "bin" / "python", "-c", code], env=environment, cwd="/", text=True, capture_output=True)
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "PYTHONPATH")
+    }
+    result = subprocess.run(
+        [VENV / "bin" / "python", "-c", code], env=environment, cwd="/", text=True, capture_output=True
+    )
     if result.returncode:
-        raise SetupError(f"the environment does not work; `make clean-venv` and a new try may help:\n{result.stderr[-2000:]}")
+        raise SetupError(
+            f"the environment does not work; `make clean-venv` and a new try may help:\n{result.stderr[-2000:]}"
+        )
     say(f"rclpy, messages and torch {result.stdout.strip()} import")
 
 

@@ -1,6 +1,6 @@
-"""Build ROS 2 interface packages against ROS 2 from PyPI wheels. Used by setup.py and by tools/bootstrap.py; on a ROS machine colcon does this.
+"""Build ROS 2 interface packages against ROS 2 from PyPI wheels; on a ROS machine colcon does this.
 
-Only the standard library: it runs before anything is installed.
+Used by setup.py and tools/bootstrap.py. Only the standard library: it runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def source_of(package: str) -> Path:
     return REPOSITORY / "compat" / package if package in COMPAT_PACKAGES else REPOSITORY
 
 
-def build(package: str, build_dir: Path, prefix: Path, python: Path, stage: Path | None = None, *options: str) -> None:
+def build(
+    package: str, build_dir: Path, prefix: Path, python: Path, stage: Path | None = None, *options: str
+) -> None:
     """Configure, build and install one package with CMake and Ninja.
 
     prefix: where the package will live. stage: put the files below this folder instead (as DESTDIR does), to be moved later.
@@ -40,7 +42,9 @@ def build(package: str, build_dir: Path, prefix: Path, python: Path, stage: Path
     ]  # fmt: skip
     for command in (configure, ["cmake", "--build", build_dir], ["cmake", "--install", build_dir]):
         command = [str(part) for part in command]
-        result = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        result = subprocess.run(
+            command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         if result.returncode:
             tail = "\n".join(result.stdout.splitlines()[-40:])
             raise BuildError(f"building {package} failed at: {' '.join(command)}\n{tail}")

@@ -9,7 +9,16 @@ from typing import Any
 def sample_messages() -> dict[str, Any]:
     """Topic -> message; every field that could be lost or mixed up has a value of its own."""
     from builtin_interfaces.msg import Time
-    from geometry_msgs.msg import Point, Pose, PoseWithCovariance, Quaternion, Transform, TransformStamped, Vector3
+    from dualview.msg import BevMap, Latency, TrackedObject3D, TrackedObject3DArray
+    from geometry_msgs.msg import (
+        Point,
+        Pose,
+        PoseWithCovariance,
+        Quaternion,
+        Transform,
+        TransformStamped,
+        Vector3,
+    )
     from std_msgs.msg import Header
     from tf2_msgs.msg import TFMessage
     from vision_msgs.msg import (
@@ -25,12 +34,12 @@ def sample_messages() -> dict[str, Any]:
         Pose2D,
     )
 
-    from dualview.msg import BevMap, Latency, TrackedObject3D, TrackedObject3DArray
-
     header = Header(stamp=Time(sec=1_700_000_000, nanosec=123_456_789), frame_id="odom")
     pose = Pose(position=Point(x=1.5, y=-2.5, z=0.75), orientation=Quaternion(x=0.0, y=0.0, z=0.6, w=0.8))
     covariant = PoseWithCovariance(pose=pose, covariance=[i / 8 for i in range(36)])
-    hypothesis = ObjectHypothesisWithPose(hypothesis=ObjectHypothesis(class_id="car", score=0.875), pose=covariant)
+    hypothesis = ObjectHypothesisWithPose(
+        hypothesis=ObjectHypothesis(class_id="car", score=0.875), pose=covariant
+    )
     objects = [
         TrackedObject3D(
             class_name="pedestrian", score=0.5, track_id=2**40 + index, uuid=list(range(16)), instance_name=f"token-{index}",
@@ -40,7 +49,9 @@ def sample_messages() -> dict[str, Any]:
         )
         for index in range(3)
     ]  # fmt: skip
-    box_2d = BoundingBox2D(center=Pose2D(position=Point2D(x=320.5, y=240.25), theta=0.5), size_x=64.0, size_y=32.0)
+    box_2d = BoundingBox2D(
+        center=Pose2D(position=Point2D(x=320.5, y=240.25), theta=0.5), size_x=64.0, size_y=32.0
+    )
     return {
         "tracks": TrackedObject3DArray(
             header=header, objects=objects, model_name="dualview-tiny", camera_names=["front", "back"], camera_mask=[True, False],
@@ -77,7 +88,10 @@ def publish() -> None:
 
     rclpy.init()
     node = rclpy.create_node("sample_publisher")
-    publishers = [(node.create_publisher(type(message), topic, 1), message) for topic, message in sample_messages().items()]
+    publishers = [
+        (node.create_publisher(type(message), topic, 1), message)
+        for topic, message in sample_messages().items()
+    ]
     print("publishing", flush=True)
     end = time.monotonic() + 30
     try:

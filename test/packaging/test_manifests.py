@@ -6,11 +6,11 @@ import ast
 import importlib.metadata
 import re
 import sys
-import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -21,7 +21,10 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
 CMAKE = (REPOSITORY / "CMakeLists.txt").read_text()
 MANIFEST = ElementTree.parse(REPOSITORY / "package.xml").getroot()
 MESSAGES = sorted((REPOSITORY / "msg").glob("*.msg"))
-INSTALLED_APART = {"nuscenes-devkit", "setuptools"}  # tools/bootstrap.py says why; setup.py is run by setuptools itself
+INSTALLED_APART = {
+    "nuscenes-devkit",
+    "setuptools",
+}  # tools/bootstrap.py says why; setup.py is run by setuptools itself
 
 
 def manifest_names(*tags: str) -> set[str]:
@@ -29,13 +32,18 @@ def manifest_names(*tags: str) -> set[str]:
 
 
 def base_requirements() -> list[Requirement]:
-    lines = (line.split("#")[0].strip() for line in (REPOSITORY / "requirements.txt").read_text().splitlines())
+    lines = (
+        line.split("#")[0].strip() for line in (REPOSITORY / "requirements.txt").read_text().splitlines()
+    )
     return [Requirement(line) for line in lines if line]
 
 
 def pins() -> dict[str, str]:
     lines = (REPOSITORY / "tools" / "constraints.txt").read_text().splitlines()
-    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines if not line.startswith("#"))}
+    return {
+        canonicalize_name(name): version
+        for name, version in (line.split("==") for line in lines if not line.startswith("#"))
+    }
 
 
 def referenced_packages(text: str) -> set[str]:
@@ -96,7 +104,8 @@ def test_every_import_is_declared() -> None:
     undeclared = {
         root: files
         for root, files in third_party_imports().items()
-        if root not in ros and not {canonicalize_name(name) for name in distributions.get(root, [])} & declared
+        if root not in ros
+        and not {canonicalize_name(name) for name in distributions.get(root, [])} & declared
     }
     assert not undeclared, f"add these to requirements.txt or package.xml: {undeclared}"
 

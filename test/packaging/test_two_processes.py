@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from sample_messages import sample_messages
 
-rclpy = pytest.importorskip("rclpy", reason="no rclpy: source a ROS 2 installation, or run `make venv` for the wheels")
+rclpy = pytest.importorskip(
+    "rclpy", reason="no rclpy: source a ROS 2 installation, or run `make venv` for the wheels"
+)
 
 DOMAIN = 61
 PUBLISHER = Path(__file__).with_name("sample_messages.py")
@@ -26,7 +28,9 @@ def test_messages_cross_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = sample_messages()
     received: dict[str, Any] = {}
     publisher = subprocess.Popen(
-        [sys.executable, str(PUBLISHER)], env={**os.environ, "ROS_DOMAIN_ID": str(DOMAIN)}, stdout=subprocess.DEVNULL
+        [sys.executable, str(PUBLISHER)],
+        env={**os.environ, "ROS_DOMAIN_ID": str(DOMAIN)},
+        stdout=subprocess.DEVNULL,
     )
     context = Context()
     rclpy.init(context=context, domain_id=DOMAIN)
@@ -35,7 +39,9 @@ def test_messages_cross_processes(monkeypatch: pytest.MonkeyPatch) -> None:
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         for topic, message in expected.items():
-            node.create_subscription(type(message), topic, lambda got, topic=topic: received.setdefault(topic, got), 1)
+            node.create_subscription(
+                type(message), topic, lambda got, topic=topic: received.setdefault(topic, got), 1
+            )
         end = time.monotonic() + 30
         while len(received) < len(expected) and time.monotonic() < end:
             executor.spin_once(timeout_sec=0.1)

@@ -39,7 +39,10 @@ def generated_hash(name: str) -> str:
     for share in share_directories(package):
         description = share / "msg" / f"{kind}.json"
         if description.is_file():
-            hashes = {entry["type_name"]: entry["hash_string"] for entry in json.loads(description.read_text())["type_hashes"]}
+            hashes = {
+                entry["type_name"]: entry["hash_string"]
+                for entry in json.loads(description.read_text())["type_hashes"]
+            }
             return hashes[name].removeprefix("RIHS01_")
     pytest.fail(f"{name} has not been generated in {sys.prefix}: run `make venv`")
 
