@@ -63,9 +63,10 @@ def recording_files(path: Path) -> list[Path]:
     listed = [path / Path(name).name for name in (metadata or {}).get("relative_file_paths", [])]
     missing = [file.name for file in listed if not file.is_file()]
     if missing:
-        raise BagError(f"{path} lacks {', '.join(missing)}, which its metadata.yaml lists: copy the whole "
-                       f"folder, or delete "
-                       "metadata.yaml to read what is there")  # fmt: skip
+        raise BagError(
+            f"{path} lacks {', '.join(missing)}, which its metadata.yaml lists: copy the whole folder, or "
+            "delete metadata.yaml to read what is there"
+        )
     found = listed or sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES)
     if not found:
         raise BagError(f"the folder {path} holds no recording ({', '.join(_SUFFIXES)})")
@@ -98,7 +99,7 @@ def describe_damage(file: Path, error: BaseException) -> str:
             f"`mcap recover {file.name} -o mended.mcap` keeps them"
         )
     mend = {
-        ".db3": "`ros2 bag reindex` mends the folder of a whole database; `sqlite3 FILE .recover` saves the rest",
+        ".db3": "`ros2 bag reindex` helps if the database is whole; `sqlite3 FILE .recover` saves the rest",
         ".bag": "`rosbag reindex` mends it",
     }
     return f"{file} can't be read ({reason}). {mend.get(file.suffix, '`ros2 bag reindex` may mend it')}"

@@ -163,11 +163,8 @@ def points_from_message(message: Any) -> np.ndarray:
     return points
 
 
-def annotations_message(
-    annotations: Annotations, frame: str, attributes: Sequence[Sequence[str]] | None = None
-) -> Any:
-    """`dualview/TrackedObject3DArray` of labels whose boxes are in `frame`; `attributes` holds a list of
-    names for each box."""
+def annotations_message(annotations: Annotations, frame: str) -> Any:
+    """`dualview/TrackedObject3DArray` of labels whose boxes are in `frame`."""
     boxes = annotations.boxes
     tracked, half = message_class("dualview/msg/TrackedObject3D"), boxes.yaw.double().numpy() / 2
     rotations = np.stack([np.zeros_like(half), np.zeros_like(half), np.sin(half), np.cos(half)], -1)
@@ -183,7 +180,7 @@ def annotations_message(
             velocity=vector(velocities[i]), velocity_covariance=np.zeros(9), age=0, existence_probability=1.0,
             last_seen=stamp, camera_count=0, visibility=float(annotations.visibility[i]),
             num_lidar_points=int(annotations.num_lidar_points[i]),
-            attributes=list(attributes[i]) if attributes else [],
+            attributes=list(annotations.attributes[i]) if annotations.attributes else [],
         )
         for i, (label, score) in enumerate(zip(boxes.label.tolist(), boxes.score.tolist(), strict=True))
     ]  # fmt: skip

@@ -201,8 +201,8 @@ class BagReader:
             return data
         if name not in self._types.fielddefs:
             raise BagError(
-                f"topic {connection.topic} of {self.path} carries {name}, which neither the recording nor "
-                f"dualview defines"
+                f"topic {connection.topic} of {self.path} carries {name}, which neither the recording "
+                "nor dualview defines"
             )
         return self._types.deserialize_cdr(data, name)
 

@@ -173,11 +173,9 @@ class BagWriter:
         """A LiDAR sweep: float32 [P, 4] (x, y, z in m of `frame`, intensity)."""
         self.message(topic, make.points_message(stamp_ns, frame, points), stamp_ns)
 
-    def annotations(
-        self, annotations: Annotations, attributes: Sequence[Sequence[str]] | None = None
-    ) -> None:
-        """A keyframe's 3D labels, boxes in the world frame; `attributes` holds a list for each box."""
-        message = make.annotations_message(annotations, self.rig.world_frame, attributes)
+    def annotations(self, annotations: Annotations) -> None:
+        """A keyframe's 3D labels, boxes in the world frame."""
+        message = make.annotations_message(annotations, self.rig.world_frame)
         self.message(self.rig.annotations_topic or "/annotations", message, annotations.stamp_ns)
 
     def annotations_2d(

@@ -125,10 +125,9 @@ def load_rig(name_or_path: str | Path) -> Rig:
         if str(name_or_path) not in rigs:
             near = difflib.get_close_matches(str(name_or_path), rigs, 1)
             raise ConfigError(
-                f"rig '{name_or_path}' is not known{f' (did you mean {near[0]}?)' if near else ''}; known "
-                f"are "
-                f"{', '.join(rigs) or 'none'}. A path to a YAML file works too: copy "
-                f"config/rigs/template.yaml"
+                f"rig '{name_or_path}' is not known{f' (did you mean {near[0]}?)' if near else ''}; "
+                f"known are {', '.join(rigs) or 'none'}. A path to a YAML file works too: copy "
+                "config/rigs/template.yaml"
             )
         path = rigs[str(name_or_path)]
     try:

@@ -2,13 +2,62 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
+import torch
+
+from dualview.geometry.boxes import Boxes3D
+from dualview.scene.frame import Annotations
 
 DETECTION_CLASSES = (
     "car", "truck", "construction_vehicle", "bus", "trailer", "barrier", "motorcycle", "bicycle",
     "pedestrian", "traffic_cone",
 )  # fmt: skip
 """The ten classes of the nuScenes detection task, in its usual order."""
+
+
+@dataclass(frozen=True)
+class LabelledBoxes:
+    """The labels of one keyframe as a dataset gives them: M boxes in the world frame.
+
+    classes: names of DETECTION_CLASSES; instances: the dataset's names of the objects; center, size (length,
+    width, height) [M, 3] m, yaw [M] rad, velocity [M, 3] m/s (NaN unknown); num_points [M] (-1 unknown);
+    visibility [M] in 0..1 (NaN unknown); attributes: names for each box.
+    """
+
+    classes: list[str]
+    instances: list[str]
+    center: np.ndarray
+    size: np.ndarray
+    yaw: np.ndarray
+    velocity: np.ndarray
+    num_points: np.ndarray
+    visibility: np.ndarray
+    attributes: list[list[str]] = field(default_factory=list)
+
+    def annotations(self, stamp_ns: int, track_ids: dict[str, int]) -> Annotations:
+        """As ground truth at a time. `track_ids` numbers the instances as they first appear, and grows."""
+        labels = [DETECTION_CLASSES.index(name) for name in self.classes]
+        numbers = [track_ids.setdefault(name, len(track_ids)) for name in self.instances]
+        boxes = Boxes3D(
+            center=torch.tensor(self.center, dtype=torch.float64),
+            size=torch.tensor(self.size, dtype=torch.float32),
+            yaw=torch.tensor(self.yaw, dtype=torch.float32),
+            velocity=torch.tensor(self.velocity, dtype=torch.float32),
+            label=torch.tensor(labels, dtype=torch.int64),
+            score=torch.ones(len(labels)),
+            track_id=torch.tensor(numbers, dtype=torch.int64),
+        )
+        return Annotations(
+            stamp_ns=stamp_ns,
+            boxes=boxes,
+            class_names=DETECTION_CLASSES,
+            instance_ids=tuple(self.instances),
+            num_lidar_points=torch.tensor(self.num_points, dtype=torch.int64),
+            visibility=torch.tensor(self.visibility, dtype=torch.float32),
+            attributes=tuple(tuple(names) for names in self.attributes),
+        )
 
 
 def count_points(points: np.ndarray, center: np.ndarray, size: np.ndarray, yaw: np.ndarray) -> np.ndarray:

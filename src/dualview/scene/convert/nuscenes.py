@@ -20,15 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 
 from dualview.errors import BagError
-from dualview.geometry.boxes import Boxes3D
 from dualview.geometry.rigid import rigid_from_quaternion
 from dualview.scene.bag_writer import BagWriter
 from dualview.scene.calibration import CameraCalibration
-from dualview.scene.convert.labels import DETECTION_CLASSES
+from dualview.scene.convert.labels import DETECTION_CLASSES, LabelledBoxes
 from dualview.scene.convert.summary import ConversionSummary
 from dualview.scene.convert.trajectory import Trajectory
 from dualview.scene.frame import Annotations
@@ -51,14 +49,14 @@ def open_tables(dataroot: str | Path, version: str | None = None) -> Any:
         asked = f"tables '{version}'" if version else "one set of tables"
         raise BagError(
             f"{dataroot} does not hold {asked}; it has {', '.join(versions) or 'none'}. Name one with "
-            f"--version"
+            "--version"
         )
     try:
         from nuscenes.nuscenes import NuScenes
     except ImportError as error:
         raise BagError(
             "reading nuScenes needs its devkit, whose own requirements are out of date: "
-            f"pip install --no-deps nuscenes-devkit==1.2.0 && pip install pyquaternion cachetools "
+            "pip install --no-deps nuscenes-devkit==1.2.0 && pip install pyquaternion cachetools "
             f"scikit-learn tqdm ({error})"
         ) from error
     try:
@@ -116,8 +114,8 @@ def convert_nuscenes(
                 _write_sweep(bag, stamp, path, summary)
         ids: dict[str, int] = {}
         for sample in keyframes:
-            annotations, attributes = _annotations(tables, sample, ids, summary)
-            bag.annotations(annotations, attributes)
+            annotations = _boxes(tables, sample, summary).annotations(sample["timestamp"] * 1000, ids)
+            bag.annotations(annotations)
             summary.written["keyframes"] += 1
             summary.written["boxes"] += len(annotations.boxes)
     return summary
@@ -128,7 +126,10 @@ def scene_annotations(dataroot: str | Path, scene: str, version: str | None = No
     the map frame."""
     tables, summary = open_tables(dataroot, version), ConversionSummary()
     ids: dict[str, int] = {}
-    return [_annotations(tables, sample, ids, summary)[0] for sample in _keyframes(tables, scene)]
+    return [
+        _boxes(tables, sample, summary).annotations(sample["timestamp"] * 1000, ids)
+        for sample in _keyframes(tables, scene)
+    ]
 
 
 def nuscenes2bag_rig(
@@ -246,44 +247,31 @@ def _write_sweep(bag: BagWriter, stamp: int, path: Path, summary: ConversionSumm
     summary.written["sweeps"] += 1
 
 
-def _annotations(
-    tables: Any, sample: dict[str, Any], ids: dict[str, int], summary: ConversionSummary
-) -> tuple[Annotations, list[list[str]]]:
-    """A sample's labels and their attribute names; `ids` numbers the instances as they first appear."""
+def _boxes(tables: Any, sample: dict[str, Any], summary: ConversionSummary) -> LabelledBoxes:
+    """A sample's labels of the ten classes."""
     from nuscenes.eval.detection.utils import category_to_detection_name
 
     rows, names = [], []
-    for token in sample["anns"]:
-        row = tables.get("sample_annotation", token)
+    for row in (tables.get("sample_annotation", token) for token in sample["anns"]):
         name = category_to_detection_name(row["category_name"])
         if name is None:
-            summary.passed_over[
-                f"boxes of category {row['category_name']}, which isn't one of the ten classes"
-            ] += 1
+            what = f"boxes of category {row['category_name']}, which isn't one of the ten classes"
+            summary.passed_over[what] += 1
         else:
             rows.append(row)
             names.append(name)
     count = len(rows)
     poses = np.array([_matrix(row) for row in rows]).reshape(count, 4, 4)
-    sizes = np.array([row["size"] for row in rows], dtype=np.float64).reshape(count, 3)[:, [1, 0, 2]]
-    velocities = np.array([tables.box_velocity(row["token"]) for row in rows], dtype=np.float64).reshape(
-        count, 3
+    tokens = [row["visibility_token"] for row in rows]
+    levels = [tables.get("visibility", token)["level"] if token else "" for token in tokens]
+    return LabelledBoxes(
+        classes=names,
+        instances=[row["instance_token"] for row in rows],
+        center=poses[:, :3, 3],
+        size=np.array([row["size"] for row in rows], dtype=np.float64).reshape(count, 3)[:, [1, 0, 2]],
+        yaw=np.arctan2(poses[:, 1, 0], poses[:, 0, 0]),
+        velocity=np.array([tables.box_velocity(row["token"]) for row in rows]).reshape(count, 3),
+        num_points=np.array([row["num_lidar_pts"] for row in rows], dtype=np.int64),
+        visibility=np.array([_VISIBILITY.get(level, np.nan) for level in levels]),
+        attributes=[[tables.get("attribute", t)["name"] for t in row["attribute_tokens"]] for row in rows],
     )
-    levels = [
-        tables.get("visibility", r["visibility_token"])["level"] if r["visibility_token"] else ""
-        for r in rows
-    ]
-    boxes = Boxes3D(
-        torch.tensor(poses[:, :3, 3]), torch.tensor(sizes).float(),
-        torch.tensor(np.arctan2(poses[:, 1, 0], poses[:, 0, 0])).float(), torch.tensor(velocities).float(),
-        torch.tensor([DETECTION_CLASSES.index(name) for name in names], dtype=torch.int64), torch.ones(count),
-        torch.tensor([ids.setdefault(row["instance_token"], len(ids)) for row in rows], dtype=torch.int64),
-    )  # fmt: skip
-    annotations = Annotations(
-        sample["timestamp"] * 1000, boxes, DETECTION_CLASSES, tuple(row["instance_token"] for row in rows),
-        torch.tensor([row["num_lidar_pts"] for row in rows], dtype=torch.int64),
-        torch.tensor([_VISIBILITY.get(level, float("nan")) for level in levels], dtype=torch.float32),
-    )  # fmt: skip
-    return annotations, [
-        [tables.get("attribute", token)["name"] for token in row["attribute_tokens"]] for row in rows
-    ]

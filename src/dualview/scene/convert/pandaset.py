@@ -17,7 +17,7 @@ What is translated, and how:
   bytes aren't touched.
 - Labels: rows with sensor_id 1 repeat objects for the second LiDAR and are dropped. Heading is yaw + 90
   degrees; sizes are (y, x, z) = (length, width, height). Velocities are differences of centres, point counts
-  are of both LiDARs. Classes: `CLASS_MAP`.
+  are of both LiDARs. Classes: `pandaset_labels.CLASS_MAP`.
 
 Frames, images, sweeps or label files that are missing or broken are reported and passed over.
 
@@ -28,40 +28,21 @@ source you trust.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from scipy.spatial.transform import Rotation
 
-from dualview.geometry.boxes import Boxes3D
 from dualview.scene.bag_writer import BagWriter
-from dualview.scene.convert.labels import DETECTION_CLASSES, count_points, track_velocities
 from dualview.scene.convert.pandaset_files import PandaSetCamera, PandaSetSequence
+from dualview.scene.convert.pandaset_labels import read_labels, with_point_counts
 from dualview.scene.convert.summary import ConversionSummary
 from dualview.scene.convert.trajectory import Trajectory
-from dualview.scene.frame import Annotations
 from dualview.scene.rig import Rig, load_rig
 
-CLASS_MAP = {
-    "Car": "car", "Pickup Truck": "truck", "Medium-sized Truck": "truck", "Semi-truck": "truck", "Bus": "bus",
-    "Other Vehicle - Construction Vehicle": "construction_vehicle", "Towed Object": "trailer",
-    "Motorcycle": "motorcycle", "Motorized Scooter": "motorcycle", "Bicycle": "bicycle",
-    "Pedestrian": "pedestrian", "Pedestrian with Object": "pedestrian", "Cones": "traffic_cone",
-    "Temporary Construction Barriers": "barrier", "Road Barriers": "barrier",
-}  # fmt: skip
-"""PandaSet's labels -> the ten classes. Left out as in nuScenes' detection task: animals, signs, pylons,
-rolling containers, trains, trams, emergency vehicles, pedicabs, personal mobility devices and uncommon
-vehicles."""
-
 _LIDARS = {0: "pandar64", 1: "pandar_gt"}  # column d of a sweep: 360 degrees; front
-_AHEAD_FROM_RIGHT = np.array(
-    [[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
-)  # x forward, y left <- x right, y forward
-_MOTION = {"Moving": "vehicle.moving", "Stopped": "vehicle.stopped", "Parked": "vehicle.parked"}
-_VEHICLES = ("car", "truck", "construction_vehicle", "bus", "trailer")
+# x forward, y left <- x right, y forward
+_AHEAD_FROM_RIGHT = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 
 def convert_pandaset(
@@ -106,7 +87,8 @@ def convert_pandaset(
             (int(stamp), spec.name, i) for i, stamp in zip(camera.frames, camera.stamps_ns, strict=True)
         ]
     events.sort(key=lambda event: event[0])
-    labels = _read_labels(sequence, summary)
+    labels = read_labels(sequence, summary)
+    track_ids: dict[str, int] = {}
 
     with BagWriter(target, rig, overwrite) as bag:
         bag.static_transforms(events[0][0], mountings)
@@ -130,10 +112,9 @@ def convert_pandaset(
                     bag.points(f"/{name}/points", stamp, sweep[1][sweep[2] == number], name)
                 summary.written["sweeps"] += 1
             if index in labels:
-                annotations, attributes = labels[index].annotations(
-                    stamp, sweep[0] if sweep is not None else None
-                )
-                bag.annotations(annotations, attributes)
+                boxes = labels[index] if sweep is None else with_point_counts(labels[index], sweep[0])
+                annotations = boxes.annotations(stamp, track_ids)
+                bag.annotations(annotations)
                 summary.written["keyframes"] += 1
                 summary.written["boxes"] += len(annotations.boxes)
     return summary
@@ -193,88 +174,3 @@ def _rigid_mounting(
         f"{name} is rigidly mounted up to {moved * 100:.1f} cm and {turned:.2f} degrees in single images"
     )
     return mounting
-
-
-@dataclass(frozen=True)
-class _Labels:
-    """The cuboids of one frame, translated."""
-
-    classes: list[str]
-    instances: list[str]
-    track_ids: list[int]
-    center: np.ndarray
-    size: np.ndarray
-    yaw: np.ndarray
-    velocity: np.ndarray
-    attributes: list[list[str]]
-
-    def annotations(self, stamp_ns: int, points: np.ndarray | None) -> tuple[Annotations, list[list[str]]]:
-        """With the number of world points [P, 3] in each box, -1 if the sweep is missing."""
-        counts = (
-            np.full(len(self.center), -1)
-            if points is None
-            else count_points(points, self.center, self.size, self.yaw)
-        )
-        count = len(self.center)
-        boxes = Boxes3D(
-            torch.tensor(self.center), torch.tensor(self.size).float(), torch.tensor(self.yaw).float(),
-            torch.tensor(self.velocity).float(),
-            torch.tensor([DETECTION_CLASSES.index(c) for c in self.classes], dtype=torch.int64),
-            torch.ones(count), torch.tensor(self.track_ids, dtype=torch.int64),
-        )  # fmt: skip
-        unknown = torch.full((count,), float("nan"))
-        label = Annotations(
-            stamp_ns,
-            boxes,
-            DETECTION_CLASSES,
-            tuple(self.instances),
-            torch.from_numpy(counts).long(),
-            unknown,
-        )
-        return label, self.attributes
-
-
-def _read_labels(sequence: PandaSetSequence, summary: ConversionSummary) -> dict[int, _Labels]:
-    """All frames' cuboids with velocities; track ids are the order in which instances first appear."""
-    tables: dict[int, Any] = {}
-    for frame in sequence.frames:
-        table = sequence.pickle(
-            Path("annotations") / "cuboids" / f"{frame:02d}.pkl.gz", "label files", summary
-        )
-        if table is None:
-            continue
-        if "cuboids.sensor_id" in table:
-            table = table[table["cuboids.sensor_id"] != 1]
-        for label, rows in table[~table["label"].isin(list(CLASS_MAP))].groupby("label"):
-            summary.passed_over[f"boxes of class '{label}', which none of the ten classes covers"] += len(
-                rows
-            )
-        tables[frame] = table[table["label"].isin(list(CLASS_MAP))]
-    stamps = dict(zip(sequence.frames, sequence.stamps_ns.tolist(), strict=True))
-    centers = [t[["position.x", "position.y", "position.z"]].to_numpy(np.float64) for t in tables.values()]
-    instances = [[str(u) for u in t["uuid"]] for t in tables.values()]
-    velocities = track_velocities([stamps[f] for f in tables], instances, centers)
-    ids: dict[str, int] = {}
-    labels = {}
-    for (frame, table), center, names, velocity in zip(
-        tables.items(), centers, instances, velocities, strict=True
-    ):
-        classes = [CLASS_MAP[name] for name in table["label"]]
-        motions = (
-            list(table["attributes.object_motion"])
-            if "attributes.object_motion" in table
-            else [None] * len(table)
-        )
-        labels[frame] = _Labels(
-            classes, names, [ids.setdefault(name, len(ids)) for name in names], center,
-            table[["dimensions.y", "dimensions.x", "dimensions.z"]].to_numpy(np.float64),
-            _heading(table["yaw"].to_numpy(np.float64)),
-            velocity, [[_MOTION[m]] if c in _VEHICLES and m in _MOTION else [] for c, m in zip(classes,
-            motions, strict=True)],
-        )  # fmt: skip
-    return labels
-
-
-def _heading(yaw: np.ndarray) -> np.ndarray:
-    """PandaSet's yaw is of the width axis: the heading is 90 degrees further, rad in -pi..pi."""
-    return np.arctan2(np.cos(yaw), -np.sin(yaw))

@@ -27,7 +27,7 @@ class Trajectory:
         if len(self.stamps_ns) == 0 or len(self.stamps_ns) != len(self.poses):
             raise BagError(
                 f"{len(self.poses)} ego poses for {len(self.stamps_ns)} stamps: the source's pose table is "
-                f"incomplete"
+                "incomplete"
             )
         if (np.diff(self.stamps_ns) <= 0).any():
             raise BagError("the stamps of the ego poses don't rise: the source's pose table is damaged")
