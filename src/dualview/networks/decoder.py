@@ -106,13 +106,15 @@ class Decoder(nn.Module):
         world_from_working: Tensor,
         memory: InstanceMemory,
         denoising: DenoisingQueries | None = None,
+        proposals: Tensor | None = None,
     ) -> DecoderOutput:
         """One frame.
 
         views, bev: what the configuration reads, in the working frame at this instant. stamps [B] float64 (s;
         any epoch that the memory shares) and world_from_working [B, 4, 4] float64 relate this frame to the
-        remembered one. denoising: training only. Track ids are given in evaluation mode only. Raises
-        ValueError if a view is missing or the memory is of another batch.
+        remembered one. denoising: training only. proposals [B, P, 11]: box states where P instances start in
+        this frame, in place of learned anchors. Track ids are given in evaluation mode only. Raises ValueError
+        if a view is missing or the memory is of another batch.
         """
         config = self.config
         self._check_views(views, bev)
@@ -124,6 +126,9 @@ class Decoder(nn.Module):
             self.initial_features.expand(batch, -1, -1),
             self.initial_anchors.expand(batch, -1, -1),
         )
+        if proposals is not None:  # they take the places of the last learned anchors
+            learned = count - proposals.shape[1]
+            anchors = torch.cat([anchors[:, :learned], proposals.to(anchors)], 1)
         blocked = None
         if denoising is not None:
             blank = features.new_zeros(batch, denoising.anchors.shape[1], config.embed_dims)
