@@ -164,7 +164,9 @@ def decoder_config(head: Mapping[str, Any], quirks: ReferenceQuirks) -> DecoderC
         attention_heads=head["graph_model"]["num_heads"],
         decouple_attention=head["decouple_attn"],
         anchor_encoder=encoder_config(encoder),
-        fixed_keypoints=tuple(tuple(map(float, p)) for p in views["kps_generator"]["fix_scale"]),
+        fixed_keypoints=tuple(
+            (float(x), float(y), float(z)) for x, y, z in views["kps_generator"]["fix_scale"]
+        ),
         learned_keypoints=views["kps_generator"]["num_learnable_pts"],
         use_bev="deformable_bev" in order,
         perspective_residual=views["residual_mode"],

@@ -113,7 +113,7 @@ def inputs_from_frames(
     return inputs.to(device)
 
 
-def _check_frames(frames: Sequence[SurroundFrame], image_size: tuple[int, int]) -> None:
+def _check_frames(frames: Sequence[SurroundFrame], image_size: tuple[int, ...]) -> None:
     for frame in frames:
         if frame.images.shape[0] == 0:
             raise ConfigError("the frame has no cameras; a detector needs at least one: check the rig file")

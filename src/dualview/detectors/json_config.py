@@ -35,7 +35,7 @@ def from_dict(kind: type[Config], values: Any, where: str = "config") -> Config:
         raise ConfigError(
             f"{where} must be a mapping of {kind.__name__}'s fields, got {type(values).__name__}"
         )
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     for key in values:
         if key not in fields:
             close = difflib.get_close_matches(key, fields, n=1)
@@ -76,7 +76,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             _convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(arguments, value, strict=True))
         )
     if dataclasses.is_dataclass(hint):
-        return from_dict(hint, value, where)
+        return from_dict(typing.cast(Any, hint), value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

@@ -84,7 +84,7 @@ class BevPyramid(nn.Module):
 
     def forward(self, finest: Tensor, coarsest: Tensor, size: tuple[int, int]) -> Tensor:
         """finest [B, C1, Y1, X1], coarsest [B, C2, Y2, X2] -> [B, out_channels, *size]."""
-        coarsest = _resize(coarsest, finest.shape[-2:])
+        coarsest = _resize(coarsest, (finest.shape[-2], finest.shape[-1]))
         fused = self.fuse(torch.cat([finest, coarsest], 1))
         return fused if self.refine is None else self.refine(_resize(fused, size))
 
@@ -115,7 +115,7 @@ class BevEncoder(nn.Module):
         if self.preprocess is not None:
             bev = self.preprocess(bev)[-1]
         stages = self.stages(bev)
-        return self.pyramid(stages[0], stages[-1], bev.shape[-2:])
+        return self.pyramid(stages[0], stages[-1], (bev.shape[-2], bev.shape[-1]))
 
 
 def _resize(features: Tensor, size: tuple[int, int]) -> Tensor:

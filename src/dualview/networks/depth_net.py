@@ -119,8 +119,8 @@ class DeformableConvolution(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, 3, 3))
         self.offset = nn.Conv2d(in_channels, 18, 3, padding=1)
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
-        nn.init.zeros_(self.offset.weight)
-        nn.init.zeros_(self.offset.bias)
+        for parameter in self.offset.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor) -> Tensor:
         """[M, C, H, W] -> [M, C_out, H, W]."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -85,9 +87,9 @@ def _resnet_of_width(name: str, stem_width: int, first_stage_width: int) -> nn.M
         raise ValueError(
             f"widths can be set for {', '.join('resnet' + d for d in _RESNET_LAYERS)}, not for '{name}'"
         )
-    block = BasicBlock if depth in ("18", "34") else Bottleneck
+    block: Any = BasicBlock if depth in ("18", "34") else Bottleneck
     widths = tuple(first_stage_width * 2**i for i in range(4))
-    network = ResNet(block, _RESNET_LAYERS[depth], channels=widths, num_classes=0)
+    network: Any = ResNet(block, _RESNET_LAYERS[depth], channels=widths, num_classes=0)
     network.conv1 = nn.Conv2d(3, stem_width, 7, stride=2, padding=3, bias=False)
     network.bn1 = nn.BatchNorm2d(stem_width)
     first = network.layer1[0]

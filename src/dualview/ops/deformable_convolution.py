@@ -44,14 +44,13 @@ def deformable_convolution(
             f"offsets must be {[count, 2 * taps, out_height, out_width]}, got {list(offsets.shape)}"
         )
 
-    options = {"device": features.device, "dtype": offsets.dtype}
+    def count_to(stop: int) -> Tensor:
+        return torch.arange(stop, device=features.device, dtype=offsets.dtype)
+
     tap_y, tap_x = torch.meshgrid(
-        torch.arange(kernel_height, **options) * dilation,
-        torch.arange(kernel_width, **options) * dilation,
-        indexing="ij",
+        count_to(kernel_height) * dilation, count_to(kernel_width) * dilation, indexing="ij"
     )
-    row = torch.arange(out_height, **options) * stride - padding
-    column = torch.arange(out_width, **options) * stride - padding
+    row, column = count_to(out_height) * stride - padding, count_to(out_width) * stride - padding
     offsets = offsets.view(count, taps, 2, out_height, out_width)
     y = row[:, None] + tap_y.reshape(taps, 1, 1) + offsets[:, :, 0]  # [M, taps, H_out, W_out]
     x = column + tap_x.reshape(taps, 1, 1) + offsets[:, :, 1]
