@@ -57,9 +57,13 @@ def encoder(case: GoldenCase, module: str) -> AnchorEncoder:
 def refinement(case: GoldenCase, module: str) -> Refinement:
     config = case.config["modules"][module]
     built = Refinement(
-        config["embed_dims"], config["num_cls"], config["with_quality_estimation"], config["refine_yaw"],
-        config.get("normalize_yaw", False),
-    )  # fmt: skip
+        config["embed_dims"],
+        config["num_cls"],
+        with_quality=config["with_quality_estimation"],
+        refine_yaw=config["refine_yaw"],
+        normalize_yaw=config.get("normalize_yaw", False),
+        free_vertical_velocity=True,
+    )
     return load_part(built, case, module, REFINEMENT_NAMES)
 
 

@@ -46,7 +46,12 @@ class DecoderLayer(nn.Module):
         )
         self.output_norm = nn.LayerNorm(dims)
         self.refinement = Refinement(
-            dims, config.class_count, config.with_quality, config.refine_yaw, config.normalize_yaw
+            dims,
+            config.class_count,
+            with_quality=config.with_quality,
+            refine_yaw=config.refine_yaw,
+            normalize_yaw=config.normalize_yaw,
+            free_vertical_velocity=config.quirks.free_vertical_velocity,
         )
 
     @staticmethod
@@ -113,10 +118,10 @@ class DecoderLayer(nn.Module):
         """Attention to the remembered instances; a sample without valid history is treated as on its first
         frame."""
         attention = self.temporal_attention
-        trusted = history is not None and (self.stale_history or bool(history.valid.all()))
+        trusted = history is not None and (self.stale_history or history.all_valid)
         if not trusted:
             alone = attention.without_history(features, embedding, shared, blocked)
-        if history is None or not (trusted or bool(history.valid.any())):
+        if history is None or not (trusted or history.any_valid):
             return alone
         remembered = attention.toward(features, embedding, history.features, history_embedding, shared)
         return remembered if trusted else torch.where(history.valid[:, None, None], remembered, alone)

@@ -76,6 +76,8 @@ class History:
     valid: Tensor
     target_from_source: Tensor
     elapsed: Tensor
+    all_valid: bool  # of `valid`, known to the host: read back from the device once a frame
+    any_valid: bool
 
 
 def recall(
@@ -104,7 +106,15 @@ def recall(
     current_from_cached = (invert_rigid(world_from_working.double()) @ cached.world_from_working).to(dtype)
     anchors = project_anchors(cached.anchors, current_from_cached, elapsed, settings.swapped_yaw)
     history = History(
-        cached.features, anchors, cached.confidence, cached.track_ids, valid, current_from_cached, elapsed
+        features=cached.features,
+        anchors=anchors,
+        confidence=cached.confidence,
+        track_ids=cached.track_ids,
+        valid=valid,
+        target_from_source=current_from_cached,
+        elapsed=elapsed,
+        all_valid=bool(valid.all()),
+        any_valid=bool(valid.any()),
     )
     return history, torch.where(valid & (elapsed != 0), elapsed, settings.default_interval)
 

@@ -20,6 +20,10 @@ class ReferenceQuirks:
     """The seven "fixed" keypoints start as Xavier noise (the published training overwrites them). Published
     weights bring their values along in any case; this only changes a fresh initialisation."""
 
+    free_vertical_velocity: bool = False
+    """The vertical velocity, which no data set annotates and no loss reaches, is whatever the network happens
+    to say, and moves anchors up and down between frames. Ours is zero."""
+
     stale_history: bool = False
     """A sample whose time gap is too long keeps its old instances as keys of temporal attention and as a
     floor of its new confidences. Ours treats such a sample as a fresh start."""
@@ -52,6 +56,7 @@ class ReferenceQuirks:
         return ReferenceQuirks(
             swapped_yaw=True,
             random_fixed_keypoints=True,
+            free_vertical_velocity=True,
             stale_history=True,
             border_rule=border_rule,
             misaligned_class_scores=True,

@@ -43,7 +43,8 @@ class Refinement(nn.Module):
 
     Boxes and quality come from feature + embedding, classes from the feature alone. refine_yaw False replaces
     sine and cosine's residual form: they are then predicted outright, as the published code does;
-    normalize_yaw makes them a unit vector.
+    normalize_yaw makes them a unit vector. The vertical velocity, which nothing supervises, is zero unless
+    `free_vertical_velocity`.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class Refinement(nn.Module):
         with_quality: bool = True,
         refine_yaw: bool = True,
         normalize_yaw: bool = False,
+        free_vertical_velocity: bool = False,
         class_prior: float = 0.01,
     ) -> None:
         super().__init__()
         self.refine_yaw, self.normalize_yaw = refine_yaw, normalize_yaw
+        self.free_vertical_velocity = free_vertical_velocity
         self.box = nn.Sequential(
             *linear_relu_norm(2, 2, dims), nn.Linear(dims, STATE_SIZE), Scale(STATE_SIZE)
         )
@@ -84,6 +87,8 @@ class Refinement(nn.Module):
         if self.normalize_yaw:
             heading = F.normalize(heading, dim=-1)
         velocity = anchors[..., VELOCITY] + residual[..., VELOCITY] / interval
+        if not self.free_vertical_velocity:
+            velocity = F.pad(velocity[..., :2], (0, 1))
         refined = torch.cat([anchors[..., :6] + residual[..., :6], heading, velocity], -1)
         if not with_classes:
             return Refined(refined, None, None)
