@@ -132,6 +132,7 @@ class NodeHealth:
         self.drops: Counter[str] = Counter()
         self.resets = 0
         self.last_reset = ""
+        self._reset_at: float | None = None
         self.clock_problem: str | None = None
         self.input_counts: Mapping[str, int] = {}  # what the assembler counts
         self._last_drop: tuple[float, str, str] | None = None  # live time, kind, detail
@@ -166,10 +167,11 @@ class NodeHealth:
             else:
                 health.problem = None
 
-    def reset(self, reason: str) -> None:
+    def reset(self, reason: str, now: float) -> None:
         """The tracks' memory was emptied."""
         self.resets += 1
         self.last_reset = reason
+        self._reset_at = now
 
     def published(self, stages: dict[str, float], now: float) -> None:
         """A frame went out; `stages` in ms."""
@@ -213,6 +215,8 @@ class NodeHealth:
             return Report("frames", Level.ERROR, f"nothing was published for {unpublished:.1f} s", values)
         if recent_drop and self._last_drop:
             return Report("frames", Level.WARN, f"frames are dropped: {self._last_drop[1]}: {self._last_drop[2]}", values)
+        if self._reset_at is not None and now - self._reset_at < _RECENT:
+            return Report("frames", Level.WARN, f"the tracks' memory was reset: {self.last_reset}", values)
         if self.clock_problem:
             return Report("frames", Level.WARN, self.clock_problem, values)
         return Report("frames", Level.OK, "frames are published", values)

@@ -182,7 +182,7 @@ class Pipeline:
             self.health.masked(processed.problems)
             self.health.published(stages, self._live.now)
             if processed.reset is not None:
-                self.health.reset(processed.reset)
+                self.health.reset(processed.reset, self._live.now)
         if processed.reset is not None:
             self._log.warning(f"the tracks' memory was reset: {processed.reset}; track ids go on")
 
