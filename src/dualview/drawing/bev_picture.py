@@ -43,7 +43,20 @@ def bev_picture(
         canvas.tracks(view.tracks)
     canvas.ego()
     _words(view, canvas, text, origin)
-    return cv2.resize(canvas.picture, (size, size), interpolation=cv2.INTER_AREA)
+    picture = cv2.resize(canvas.picture, (size, size), interpolation=cv2.INTER_AREA)
+    if view.bev_image is not None:
+        _inset(picture, view.bev_image, text, origin)
+    return picture
+
+
+def _inset(picture: np.ndarray, bev_image: np.ndarray, text: TextLayer, origin: tuple[float, float]) -> None:
+    """The network's own map, small, in the lower right corner, turned so that forward is up here too."""
+    size = len(picture) // 4
+    turned = np.ascontiguousarray(np.rot90(bev_image))
+    corner = len(picture) - size - 6
+    picture[corner : corner + size, corner : corner + size] = cv2.resize(turned, (size, size), interpolation=cv2.INTER_NEAREST)
+    cv2.rectangle(picture, (corner - 1, corner - 1), (corner + size, corner + size), FAINT, 1)
+    text.add((origin[0] + corner + 5, origin[1] + corner + 4), "BEV map", 10, backing=BACKGROUND)
 
 
 class _Canvas:

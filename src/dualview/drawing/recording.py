@@ -33,12 +33,13 @@ def recording_views(
     truth: bool = True,
     lidar: bool = True,
     stamps: set[int] | None = None,
+    bev_images: Mapping[int, np.ndarray] | None = None,
     subtitle: str = "",
 ) -> Iterator[FrameView]:
     """Views of a recording's frames in order.
 
     tracks: anchor stamp (ns) -> boxes in the world frame; None draws no tracks. width: of a camera's image, px (its height follows
-    from the first camera's shape). stamps: only these anchor stamps (all are still followed, so trails are whole). Labels are shown at
+    from the first camera's shape). bev_images: anchor stamp -> the node's picture of its BEV map. stamps: only these anchor stamps (all are still followed, so trails are whole). Labels are shown at
     frames within 60 ms of a keyframe, carried on by their velocity to the frame's stamp.
     """
     with BagReader(path) as bag, BagReader(path) as sweeps_bag:
@@ -65,6 +66,7 @@ def recording_views(
                     truth=_truth_at(labels, frame),
                     trails=trail,
                     points=_points_at(sweeps, frame) if sweeps else None,
+                    bev_image=(bev_images or {}).get(closed.stamp_ns),
                     problems=problems,
                     title=f"t = {(closed.stamp_ns - first) / 1e9:5.2f} s   {subtitle}",
                 )

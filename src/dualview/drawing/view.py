@@ -31,8 +31,9 @@ class FrameView:
     """One frame with everything that is drawn on it.
 
     frame: images at the size they are drawn. tracks: what was predicted, None if nothing was. truth: labels, None where there are
-    none. trails: track id -> past and present positions float64 [T, 2], world frame, m. points: LiDAR float32 [P, 3], ego frame.
-    problems: camera -> why it is masked. title: a line of text.
+    none. trails: track id -> past and present positions float64 [T, 2], world frame, m. points: LiDAR
+    float32 [P, 3], ego frame. bev_image: the BEV map as the node paints it, uint8 [Y, X, 3], forward to the
+    right. problems: camera -> why it is masked. title: a line of text.
     """
 
     frame: SurroundFrame
@@ -40,6 +41,7 @@ class FrameView:
     truth: LabelledBoxes | None = None
     trails: Mapping[int, np.ndarray] = field(default_factory=dict)
     points: np.ndarray | None = None
+    bev_image: np.ndarray | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
     title: str = ""
 

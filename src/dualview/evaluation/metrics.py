@@ -12,11 +12,11 @@ from dualview.evaluation.detection import DetectionScores, score_by_range, score
 from dualview.evaluation.keyframes import Keyframe
 from dualview.evaluation.protocol import Protocol
 from dualview.evaluation.run import Drive, percentiles
-from dualview.evaluation.tracking import TrackingScores, score_tracks
+from dualview.evaluation.tracking import COUNTS, TrackingScores, score_tracks
 
 _TRACKING_NAMES = {
     "amota": "AMOTA", "amotp": "AMOTP", "mota": "MOTA", "motp": "MOTP", "recall": "recall", "ids": "IDS", "frag": "FRAG",
-    "fp": "FP", "fn": "FN", "tp": "TP", "mt": "MT", "ml": "ML", "gt": "GT", "faf": "FAF", "tid": "TID", "lgd": "LGD",
+    "fp": "FP", "fn": "FN", "tp": "TP", "mt": "MT", "ml": "ML", "faf": "FAF", "tid": "TID", "lgd": "LGD",
 }  # fmt: skip
 
 
@@ -46,7 +46,7 @@ def compute_metrics(
         "keyframes_without_output": sum(k.prediction is None for k in keyframes),
         **_detection_summary(detection),
         "present": _present(detection),
-        **{name: tracking.summary[key] for key, name in _TRACKING_NAMES.items()},
+        **{name: _count(key, tracking.summary[key]) for key, name in _TRACKING_NAMES.items()},
         "per_class": _per_class(detection, tracking, protocol),
         "per_range": {
             name: {
@@ -85,8 +85,14 @@ def _per_class(detection: DetectionScores, tracking: TrackingScores, protocol: P
             **scores.errors,
         }
     for name, values in tracking.classes.items():
-        classes.setdefault(name, {}).update({_TRACKING_NAMES[key]: value for key, value in values.items() if key in _TRACKING_NAMES})
+        ours = {title: _count(key, values[key]) for key, title in _TRACKING_NAMES.items()}
+        classes.setdefault(name, {}).update(ours)
     return classes
+
+
+def _count(key: str, value: float) -> float | int:
+    """Counts as integers."""
+    return int(value) if key in COUNTS and math.isfinite(value) else value
 
 
 def _latency(drives: Sequence[Drive]) -> dict[str, dict[str, float]]:

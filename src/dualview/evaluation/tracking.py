@@ -17,7 +17,7 @@ _WORST = {
     "amota": 0.0, "amotp": 2.0, "recall": 0.0, "motar": 0.0, "mota": 0.0, "motp": 2.0, "mt": 0.0, "ml": -1.0, "faf": 500, "gt": -1,
     "tp": 0.0, "fp": -1.0, "fn": -1.0, "ids": -1.0, "frag": -1.0, "tid": 20, "lgd": 20,
 }  # fmt: skip
-_COUNTS = ("gt", "mt", "ml", "tp", "fp", "fn", "ids", "frag")
+COUNTS = ("mt", "ml", "tp", "fp", "fn", "ids", "frag")
 _MEANS = ("amota", "amotp", "recall", "motar", "mota", "motp", "faf", "tid", "lgd")
 
 
@@ -52,12 +52,12 @@ def score_tracks(keyframes: Sequence[Keyframe], protocol: Protocol) -> TrackingS
         _add_class(metrics, data, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a mean over no class is the NaN that we want
-        summary = {metric: metrics.compute_metric(metric) for metric in (*_MEANS, *_COUNTS)}
+        summary = {metric: metrics.compute_metric(metric) for metric in (*_MEANS, *COUNTS)}
     present = [name for name in config.class_names if not np.isnan(metrics.label_metrics["amota"][name])]
     if not present:
         summary = dict.fromkeys(summary, float("nan"))
     classes = {
-        name: {m: metrics.compute_metric(m, name) for m in (*_MEANS, *_COUNTS)} for name in config.class_names
+        name: {m: metrics.compute_metric(m, name) for m in (*_MEANS, *COUNTS)} for name in config.class_names
     }
     return TrackingScores(summary, classes)
 

@@ -33,8 +33,9 @@ class RecordedTracks:
 
 @dataclass(frozen=True)
 class LidarSweep:
-    """One sweep: points float32 [P, 4] (x, y, z, intensity), m, world frame relative to `origin` [3] (m)."""
+    """One sweep of one LiDAR: points float32 [P, 4] (x, y, z, intensity), m, world frame relative to `origin` [3] (m)."""
 
+    topic: str
     stamp_ns: int
     points: np.ndarray
     origin: np.ndarray
@@ -95,6 +96,18 @@ def read_tracks(bag: BagReader, rig: Rig, topic: str | None = None) -> list[Reco
     return [by_stamp[stamp] for stamp in sorted(by_stamp)]
 
 
+def read_bev_images(bag: BagReader) -> dict[int, np.ndarray]:
+    """Stamp (ns) -> uint8 [Y, X, 3]: the pictures of BEV maps that a node published (topics ending in /bev/image)."""
+    topics = [t for t, about in bag.topics.items() if t.endswith("/bev/image") and about.type == "sensor_msgs/msg/Image"]
+    images = {}
+    for message in bag.messages(topics) if topics else ():
+        image = message.message
+        if image.encoding == "rgb8":
+            rows = np.frombuffer(memoryview(image.data), np.uint8).reshape(image.height, -1)[:, : 3 * image.width]
+            images[stamp_ns(image.header.stamp)] = rows.reshape(image.height, image.width, 3).copy()
+    return images
+
+
 class LidarSweeps:
     """LiDAR sweeps of a recording beside a walk through it: `near(stamp)` with rising stamps reads each sweep once."""
 
@@ -105,15 +118,17 @@ class LidarSweeps:
         self._recent: deque[LidarSweep] = deque(maxlen=4 * max(len(topics), 1))
 
     def near(self, stamp: int, within_s: float = 0.08) -> list[LidarSweep]:
-        """The sweeps nearest to `stamp` (ns), at most `within_s` away; empty if there are none."""
+        """Each LiDAR's sweep nearest to `stamp` (ns), at most `within_s` away; empty if there are none."""
         limit = round(within_s * 1e9)
         while not self._recent or self._recent[-1].stamp_ns < stamp + limit:
             sweep = next(self._messages, None)
             if sweep is None:
                 break
             self._recent.append(sweep)
-        close = [s for s in self._recent if abs(s.stamp_ns - stamp) <= limit]
-        return close[:1] if len(close) < 2 else [min(close, key=lambda s: abs(s.stamp_ns - stamp))]
+        nearest: dict[str, LidarSweep] = {}
+        for sweep in sorted(self._recent, key=lambda s: -abs(s.stamp_ns - stamp)):
+            nearest[sweep.topic] = sweep
+        return [s for s in nearest.values() if abs(s.stamp_ns - stamp) <= limit]
 
     def _sweeps(self, bag: BagReader, topics: list[str]) -> Iterator[LidarSweep]:
         if not topics:
@@ -127,4 +142,4 @@ class LidarSweeps:
                 continue
             points = points[np.isfinite(points[:, :3]).all(1)]
             points[:, :3] = points[:, :3] @ pose[:3, :3].T.astype(np.float32)
-            yield LidarSweep(stamp, points, pose[:3, 3])
+            yield LidarSweep(message.topic, stamp, points, pose[:3, 3])
