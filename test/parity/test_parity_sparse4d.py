@@ -189,7 +189,11 @@ def test_deformable_aggregation(case: GoldenCase | None) -> None:
             golden = case.expected[f"{name}.points_2d"]
             near = golden.abs() < 10
             case.check(f"{name}.points_2d", locations[near], atol=3e-4, expected=golden[near])
-            case.check(f"{name}.camera_embed", module.camera_embedding(views.projection), atol=SAMPLED)
+            case.check(
+                f"{name}.camera_embed",
+                module.camera_embedding(views.projection, module.camera_encoder),
+                atol=SAMPLED,
+            )
         locations = torch.where(in_front[..., None], locations, OUTSIDE)
         case.check(f"{name}.fused", deformable_aggregation(views.features, locations, weights), atol=SAMPLED)
         case.check(f"{name}.output", module(features, anchors, embedding, views), atol=SAMPLED)

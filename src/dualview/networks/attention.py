@@ -35,15 +35,15 @@ class ResidualAttention(nn.Module):
     ) -> Tensor:
         """blocked bool [N, M], True = this query must not see this key. identity [B, N, dims] is added to the
         result."""
-        projected = [
+        query, key, value = (
             F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for x, weight, bias in zip(
                 (query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True
             )
-        ]
+        )
         dropout = self.dropout if self.training else 0.0
         allowed = None if blocked is None else ~blocked
-        attended = F.scaled_dot_product_attention(*projected, attn_mask=allowed, dropout_p=dropout)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
         output = self.out_proj(attended.transpose(1, 2).flatten(-2))
         return identity + F.dropout(output, self.dropout, self.training)
 

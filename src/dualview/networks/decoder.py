@@ -12,7 +12,9 @@ figure 3; with the BEV aggregation of DualViewDistill, arXiv 2510.10287, figure 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +63,7 @@ class DecoderOutput:
     @property
     def class_logits(self) -> Tensor:
         """Final class logits [B, N, classes]."""
-        return self.layers[-1].class_logits
+        return self.layers[-1].computed_class_logits
 
     @property
     def quality(self) -> Tensor | None:
@@ -122,10 +124,8 @@ class Decoder(nn.Module):
             memory, stamps, world_from_working, config.memory, self.initial_anchors.dtype
         )
         batch, count = len(stamps), config.num_anchors
-        features, anchors = (
-            self.initial_features.expand(batch, -1, -1),
-            self.initial_anchors.expand(batch, -1, -1),
-        )
+        features = self.initial_features.expand(batch, -1, -1)
+        anchors: Tensor = self.initial_anchors.expand(batch, -1, -1)
         if proposals is not None:  # they take the places of the last learned anchors
             learned = count - proposals.shape[1]
             anchors = torch.cat([anchors[:, :learned], proposals.to(anchors)], 1)
@@ -138,7 +138,7 @@ class Decoder(nn.Module):
         history_embedding = None if history is None else self.anchor_encoder(history.anchors)
 
         results: list[Refined] = []
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(cast("Iterable[DecoderLayer]", self.layers)):
             features = layer(
                 features,
                 anchors,
@@ -156,15 +156,14 @@ class Decoder(nn.Module):
             results.append(refined)
             anchors = refined.anchors
             if joins:
-                free = merge_history(
-                    features[:, :count], anchors[:, :count], refined.class_logits[:, :count], history
-                )
+                logits = refined.computed_class_logits[:, :count]
+                merged = merge_history(features[:, :count], anchors[:, :count], logits, history)
                 if denoising is not None:
                     noisy = merge_denoising_history(
                         features[:, count:], anchors[:, count:], denoising, history, config.quirks.swapped_yaw
                     )
-                    free = tuple(torch.cat(pair, 1) for pair in zip(free, noisy, strict=True))
-                features, anchors = free
+                    merged = torch.cat([merged[0], noisy[0]], 1), torch.cat([merged[1], noisy[1]], 1)
+                features, anchors = merged
             if not last:
                 embedding = self.anchor_encoder(anchors)
             if not joins and index >= config.num_single_frame_layers and history is not None:
@@ -173,7 +172,7 @@ class Decoder(nn.Module):
 
         free = tuple(_part(refined, slice(count)) for refined in results)
         next_memory, track_ids = remember(
-            memory, history, features[:, :count], anchors[:, :count], free[-1].class_logits, stamps,
+            memory, history, features[:, :count], anchors[:, :count], free[-1].computed_class_logits, stamps,
             world_from_working, config.memory, with_ids=not self.training,
         )  # fmt: skip
         return DecoderOutput(

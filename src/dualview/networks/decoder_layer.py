@@ -95,8 +95,10 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         """Features [B, N, C] of the instances after everything but the refinement."""
         if self.temporal_attention is not None:
-            features = self._attend_history(features, embedding, history, history_embedding, shared, blocked)
-        if self.self_attention is not None:
+            features = self._attend_history(
+                self.temporal_attention, features, embedding, history, history_embedding, shared, blocked
+            )
+        if self.self_attention is not None and self.attention_norm is not None:
             features = self.attention_norm(self.self_attention(features, embedding, shared, blocked))
         if self.bev_aggregation is not None:
             features = self.bev_aggregation(features, anchors, embedding, bev)
@@ -108,6 +110,7 @@ class DecoderLayer(nn.Module):
 
     def _attend_history(
         self,
+        attention: InstanceAttention,
         features: Tensor,
         embedding: Tensor,
         history: History | None,
@@ -117,11 +120,11 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         """Attention to the remembered instances; a sample without valid history is treated as on its first
         frame."""
-        attention = self.temporal_attention
-        trusted = history is not None and (self.stale_history or history.all_valid)
-        if not trusted:
-            alone = attention.without_history(features, embedding, shared, blocked)
-        if history is None or not (trusted or history.any_valid):
-            return alone
+        usable = history is not None and (self.stale_history or history.any_valid)
+        if history is None or history_embedding is None or not usable:
+            return attention.without_history(features, embedding, shared, blocked)
         remembered = attention.toward(features, embedding, history.features, history_embedding, shared)
-        return remembered if trusted else torch.where(history.valid[:, None, None], remembered, alone)
+        if self.stale_history or history.all_valid:
+            return remembered
+        alone = attention.without_history(features, embedding, shared, blocked)
+        return torch.where(history.valid[:, None, None], remembered, alone)

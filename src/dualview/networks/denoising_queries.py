@@ -65,7 +65,7 @@ def merge_denoising_history(
 ) -> tuple[Tensor, Tensor]:
     """After the single-frame layers: remembered denoising groups take the place of fresh ones; shapes
     stay."""
-    if history is None or queries.history_anchors is None:
+    if history is None or queries.history_anchors is None or queries.history_features is None:
         return features, anchors
     moved = project_anchors(
         queries.history_anchors.flatten(1, 2), history.target_from_source, history.elapsed, swapped_yaw

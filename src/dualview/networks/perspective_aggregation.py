@@ -73,7 +73,8 @@ class PerspectiveAggregation(nn.Module):
         super().__init__()
         if dims % groups:
             raise ValueError(f"{dims} channels can't be cut into {groups} groups; choose a divisor")
-        if not camera_embedding and camera_count is None:
+        cameras = 1 if camera_embedding else camera_count
+        if cameras is None:
             raise ValueError("without a camera embedding the weights need a fixed camera_count; give one")
         if residual not in ("cat", "add"):
             raise ValueError(f'residual must be "cat" or "add", got "{residual}"')
@@ -81,7 +82,6 @@ class PerspectiveAggregation(nn.Module):
         self.point_dropout, self.border_rule = point_dropout, border_rule
         self.keypoints = KeypointGenerator(dims, fixed_keypoints, learned_keypoints, random_fixed_keypoints)
         self.camera_encoder = linear_relu_norm(1, 2, dims, 12) if camera_embedding else None
-        cameras = 1 if camera_embedding else camera_count
         self.weights = nn.Linear(dims, groups * cameras * levels * self.keypoints.count)
         self.output_projection = nn.Linear(dims, dims)
         self.reset_parameters()
@@ -127,7 +127,7 @@ class PerspectiveAggregation(nn.Module):
             # Linear(instance + camera) = Linear(instance) + camera @ W: the wide product runs once, not for
             # every camera.
             per_camera = nn.functional.linear(
-                self.camera_embedding(views.projection), self.weights.weight
+                self.camera_embedding(views.projection, self.camera_encoder), self.weights.weight
             )  # [B, V, L K G]
             logits = logits.unsqueeze(2) + per_camera.unsqueeze(1)
         if logits.numel() != batch * instances * cameras * self.levels * self.keypoints.count * self.groups:
@@ -154,10 +154,9 @@ class PerspectiveAggregation(nn.Module):
             weights = weights * keep / (1 - self.point_dropout)
         return weights
 
-    def camera_embedding(self, projection: Tensor) -> Tensor:
+    def camera_embedding(self, projection: Tensor, encoder: nn.Module) -> Tensor:
         """Embedding [B, V, C] of the cameras from the upper three rows of their projection [B, V, 4, 4]."""
-        with torch.autocast(
-            projection.device.type, enabled=False
-        ):  # numbers in the hundreds, to be told apart
+        # Numbers in the hundreds, to be told apart: full precision under autocast.
+        with torch.autocast(projection.device.type, enabled=False):
             rows = projection[..., :3, :].flatten(-2).to(self.weights.weight.dtype)
-            return self.camera_encoder(rows)
+            return encoder(rows)

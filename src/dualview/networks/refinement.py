@@ -25,6 +25,15 @@ class Refined:
     class_logits: Tensor | None
     quality: Tensor | None
 
+    @property
+    def computed_class_logits(self) -> Tensor:
+        """The class logits where they must be there. Raises ValueError if this layer was not asked for them."""
+        if self.class_logits is None:
+            raise ValueError(
+                "this layer computed no classes; run the decoder in training mode, or read its last layer"
+            )
+        return self.class_logits
+
 
 class Scale(nn.Module):
     """A learned factor for every output number."""
@@ -67,7 +76,7 @@ class Refinement(nn.Module):
         self.quality = (
             nn.Sequential(*linear_relu_norm(1, 2, dims), nn.Linear(dims, 2)) if with_quality else None
         )
-        nn.init.constant_(self.classes[-1].bias, -math.log((1 - class_prior) / class_prior))
+        nn.init.constant_(self.classes[-1].get_parameter("bias"), -math.log((1 - class_prior) / class_prior))
 
     def forward(
         self,

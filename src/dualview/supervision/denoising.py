@@ -101,8 +101,9 @@ def make_denoising(
         return None
     labels = torch.stack([_padded(truth.labels, most, PADDING) for truth in truths])  # [B, m]
     states = torch.stack([_padded(truth.states(), most, 0.0) for truth in truths])  # [B, m, 10]
-    followed = config.temporal_groups > 0 and all(truth.track_ids is not None for truth in truths)
-    ids = torch.stack([_padded(truth.track_ids, most, -1) for truth in truths]) if followed else None
+    known = [truth.track_ids for truth in truths if truth.track_ids is not None]
+    followed = config.temporal_groups > 0 and len(known) == len(truths)
+    ids = torch.stack([_padded(own, most, -1) for own in known]) if followed else None
     shape = (config.groups, len(truths), most, TARGET_SIZE)
     draws = draws or DenoisingDraws.sample(shape, states.device)
 

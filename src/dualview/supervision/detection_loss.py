@@ -51,7 +51,7 @@ def detection_losses(
     losses: dict[str, Tensor] = {}
     matches = []
     for index, layer in enumerate(layers):
-        found = match(layer.class_logits, layer.anchors, truths, config.matching)
+        found = match(layer.computed_class_logits, layer.anchors, truths, config.matching)
         for name, value in layer_losses(layer, found, config).items():
             losses[f"layer{index}/{name}"] = value
         matches.append(found)
@@ -61,7 +61,7 @@ def detection_losses(
 def layer_losses(layer: Refined, matches: Matches, config: DetectionLossConfig) -> dict[str, Tensor]:
     """Losses of one layer against its matches. All are divided by the number of matched pairs, also those
     that see fewer."""
-    logits, states = layer.class_logits.float(), layer.anchors[..., :TARGET_SIZE]
+    logits, states = layer.computed_class_logits.float(), layer.anchors[..., :TARGET_SIZE]
     divisor = average_count(matches.matched.sum()) + _FLOAT_EPSILON
     focal = focal_loss(logits, matches.class_target, config.focal_alpha, config.focal_gamma)
     losses = {"class": config.class_weight * focal / divisor}
@@ -95,10 +95,9 @@ def denoising_losses(
         wanted = targets if index < single_frame_layers else temporal_targets
         valid = wanted.valid
         count = average_count(valid.sum()) + _FLOAT_EPSILON
-        labels = wanted.class_target[valid]
-        background = torch.full_like(labels, layer.class_logits.shape[-1])
-        labels = torch.where(labels < 0, background, labels)
-        focal = focal_loss(layer.class_logits[valid].float(), labels, config.focal_alpha, config.focal_gamma)
+        logits, labels = layer.computed_class_logits[valid].float(), wanted.class_target[valid]
+        labels = torch.where(labels < 0, logits.shape[-1], labels)
+        focal = focal_loss(logits, labels, config.focal_alpha, config.focal_gamma)
         positive = valid & (wanted.class_target >= 0)
         states, target = layer.anchors[..., :TARGET_SIZE][positive], wanted.box_target[positive]
         weights = states.new_tensor(config.dimension_weights) * ~target.isnan()
