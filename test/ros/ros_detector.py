@@ -13,11 +13,11 @@ from dualview.networks.decoder_config import DecoderConfig
 from dualview.networks.lift_splat import DepthBins
 
 
-def save_smallest_detector(path: Path) -> Path:
+def save_smallest_detector(path: Path, image_size: tuple[int, int] = (64, 128)) -> Path:
     """Random weights; the default thresholds stand, so that tests must lower them by parameter to see tracks."""
     config = DetectorConfig(
         name="smallest",
-        image_size=(64, 128),
+        image_size=image_size,
         backbone=BackboneConfig("resnet18", (8, 16), widths=(4, 4)),
         bev=BevBranchConfig(
             grid=BevGrid.centered(24.0, 2.0), depth_bins=DepthBins(1.0, 31.0, 2.0), image_stride=16, depth_channels=8,

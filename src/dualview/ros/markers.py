@@ -35,7 +35,7 @@ def class_colour(name: str) -> tuple[float, float, float]:
 
 @dataclass
 class _Trail:
-    points: deque[tuple[float, float, float]] = field(default_factory=deque)
+    points: deque[Point] = field(default_factory=deque)
     stamp_ns: int = 0
 
 
@@ -52,9 +52,9 @@ class MarkerMaker:
 
     def follow(self, stamp_ns: int, track_ids: list[int], world_centers: Tensor) -> None:
         """Lengthen the trails by the centres [M, 3] (m, world); call it for every frame, shown or not."""
-        for track_id, center in zip(track_ids, world_centers.tolist(), strict=True):
+        for track_id, (x, y, z) in zip(track_ids, world_centers.tolist(), strict=True):
             trail = self._trails.setdefault(track_id, _Trail())
-            trail.points.append(tuple(center))
+            trail.points.append(Point(x=x, y=y, z=z))
             trail.stamp_ns = stamp_ns
             while len(trail.points) > max(self.trail_length, 1):
                 trail.points.popleft()
@@ -97,7 +97,7 @@ class MarkerMaker:
                 line = marker("trails", Marker.LINE_STRIP, Header(stamp=header.stamp, frame_id=world_frame))
                 line.pose.orientation.w = 1.0
                 line.scale.x, line.color = 0.12, bright
-                line.points = [Point(x=x, y=y, z=z) for x, y, z in trail.points]
+                line.points = list(trail.points)
                 markers.append(line)
         present = {(m.ns, m.id) for m in markers}
         gone = [Marker(header=header, ns=ns, id=number, action=Marker.DELETE) for ns, number in sorted(self._shown - present)]
