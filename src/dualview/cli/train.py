@@ -1,0 +1,51 @@
+"""Train a detector on recorded drives.
+
+Example: dualview train dualview_tiny --bags drives/train --out runs/tiny; after an interruption, the same
+with --resume.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+HELP = "train a detector by a recipe"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("recipe", help="a recipe's name in config/recipes, or a YAML file")
+    parser.add_argument(
+        "--bags", nargs="+", metavar="BAG", help="recordings, folders or patterns; replaces data.train"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/<recipe>)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the folder's last checkpoint, exactly"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="change a key of the recipe, such as optimizer.learning_rate=1e-4 (repeatable)",
+    )  # fmt: skip
+    parser.add_argument("--check", action="store_true", help="check the recipe, print it whole, and stop")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check the recipe first, then train."""
+    from dualview.training.recipe import load_recipe, parse_changes, recipe_to_dict
+
+    changes = parse_changes(arguments.set)
+    if arguments.bags:
+        changes["data.train"] = arguments.bags
+    recipe = load_recipe(arguments.recipe, changes)
+    if arguments.check:
+        print(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False), end="")
+        return 0
+    from dualview.training.trainer import train
+
+    folder = arguments.out or Path("runs") / Path(arguments.recipe).stem
+    result = train(recipe, folder, arguments.resume, progress_bar=not arguments.quiet)
+    print(f"{result.steps} steps; weights: {result.weights}")
+    return 0

@@ -1,0 +1,3 @@
+"""Training: recordings -> drives on disk -> clips of frames -> augmentation -> network -> losses ->
+checkpoints.
+"""

@@ -1,0 +1,287 @@
+"""Recordings -> drives on disk (see drive_store.py). Built once for each recording, image size and class
+list; a killed run goes on with the recordings that are still missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from glob import glob
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+
+from dualview.errors import BagError, ConfigError, DualViewError
+from dualview.geometry.rigid import invert_rigid
+from dualview.scene.assembler import AssemblerSettings, ClosedFrame, FrameAssembler
+from dualview.scene.bag_messages import points_from_message
+from dualview.scene.bag_reader import BagReader
+from dualview.scene.frame import Annotations, SurroundFrame
+from dualview.scene.messages import AssemblerFeed, stamp_ns
+from dualview.scene.preprocess import ImagePreprocessor
+from dualview.scene.rig import Rig
+from dualview.training.drive_store import FORMAT, DriveSummary, read_summary
+from dualview.training.labels import Keyframes
+from dualview.training.lidar_depth import SweepBuffer, project_sweeps
+
+_SUFFIXES = (".mcap", ".db3", ".bag")
+_SWEEP_DISTANCE_NS = 60_000_000  # a sweep further from the anchor shows another scene
+_SETTLE_NS = 150_000_000  # a frame waits so long for the sweep and the poses after it
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """image_size (height, width) px; max_rate: frames per second kept; interpolate, max_gap (s): see
+    `labels.Keyframes`.
+    """
+
+    image_size: tuple[int, int]
+    class_names: tuple[str, ...]
+    max_rate: float = 10.0
+    interpolate: bool = True
+    max_gap: float = 0.75
+
+
+def find_recordings(patterns: Iterable[str]) -> list[Path]:
+    """The recordings that paths, folders of recordings and glob patterns name, in order, each once. Raises
+    ConfigError if a pattern finds nothing.
+    """
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        expanded = os.path.expanduser(os.path.expandvars(pattern))
+        paths = [Path(p) for p in sorted(glob(expanded))]
+        recordings = [recording for path in paths for recording in _recordings_at(path)]
+        if not recordings:
+            raise ConfigError(
+                f"'{pattern}' finds no recording (.mcap, .db3, .bag or rosbag2 folder): check the path"
+            )
+        found.update(dict.fromkeys(path.resolve() for path in recordings))
+    return list(found)
+
+
+def _recordings_at(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path] if path.suffix in _SUFFIXES else []
+    if (path / "metadata.yaml").is_file():
+        return [path]
+    inside = sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES or (p / "metadata.yaml").is_file())
+    return [p for p in inside if not p.name.startswith(".")]
+
+
+def index_recordings(
+    recordings: Sequence[Path],
+    rig: Rig,
+    settings: IndexSettings,
+    cache: Path,
+    broken: str = "stop",
+    tell: Callable[[str], None] = lambda line: None,
+) -> list[DriveSummary]:
+    """The drives of `recordings`, those that aren't on disk yet built now.
+
+    broken "stop": a recording that can't be read raises BagError, with a sentence; "skip": `tell` gets the
+    sentence and the others go on. Raises BagError, leaving finished drives as they are, if the disk is full.
+    """
+    drives = []
+    for number, path in enumerate(recordings, 1):
+        try:
+            folder = cache / drive_key(path, rig, settings)
+            summary = read_summary(folder)
+            if summary is None:
+                summary = build_drive(path, rig, settings, folder)
+                tell(
+                    f"[{number}/{len(recordings)}] {path.name}: {len(summary)} frames, {int(summary.labelled.sum())} labelled"
+                )
+            drives.append(summary)
+        except DualViewError as error:
+            if broken != "skip" or isinstance(error, DiskFullError):
+                raise
+            tell(f"[{number}/{len(recordings)}] left out: {error}")
+    return drives
+
+
+class DiskFullError(BagError):
+    """There is no room for what has to be written."""
+
+
+def drive_key(path: Path, rig: Rig, settings: IndexSettings) -> str:
+    """A name that changes with the recording's content (size and time of change), the rig's cameras, and the
+    settings.
+    """
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    if not all(p.exists() for p in files):
+        raise BagError(f"there is no recording at {path}: check the path")
+    content = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    rig_part = [(c.name, c.image_topic) for c in rig.cameras], rig.lidar_topics, rig.annotations_topic
+    text = repr((FORMAT, str(path), content, rig_part, settings))
+    return f"{path.stem[:40]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def build_drive(path: Path, rig: Rig, settings: IndexSettings, folder: Path) -> DriveSummary:
+    """Read one recording through the assembler and write its drive. It appears under `folder` only when it is
+    complete.
+
+    Raises BagError if the recording can't be read or holds no frame, DiskFullError if there is no room.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        temporary.mkdir(parents=True)
+        with BagReader(path) as bag:
+            keyframes = Keyframes(
+                _annotations(bag, rig, settings.class_names), settings.max_gap, settings.interpolate
+            )
+            with (temporary / "images.u8").open("wb") as images:
+                frames = [_write_frame(f, d, keyframes, images) for f, d in _frames(bag, rig, settings)]
+        if not frames:
+            raise BagError(
+                f"{path} gave no frame with rig '{rig.name}': look at it with `dualview bag check`"
+            )
+        _write_arrays(temporary, path, rig, settings, frames)
+        with contextlib.suppress(FileExistsError):
+            shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError(
+                f"no room left in {folder.parent} for the drive of {path.name}: make room or set data.cache to another disk; "
+                "drives that are finished stay valid"
+            ) from error
+        raise BagError(f"the drive of {path.name} can't be written to {folder.parent}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    summary = read_summary(folder)
+    assert summary is not None
+    return summary
+
+
+def _annotations(bag: BagReader, rig: Rig, class_names: tuple[str, ...]) -> list[Annotations]:
+    """Keyframes whose labels index into `class_names`; objects of other classes are left out."""
+    result = []
+    for annotation in bag.annotations(rig):
+        names = annotation.class_names
+        place = torch.tensor(
+            [class_names.index(n) if n in class_names else -1 for n in names], dtype=torch.int64
+        )
+        boxes = annotation.boxes
+        label = place[boxes.label] if len(boxes) else boxes.label
+        kept = label >= 0
+        picked = type(boxes)(**{**boxes.__dict__, "label": label})[kept]
+        ids = tuple(name for name, keep in zip(annotation.instance_ids, kept.tolist(), strict=True) if keep)
+        result.append(
+            Annotations(
+                annotation.stamp_ns,
+                picked,
+                class_names,
+                ids,
+                annotation.num_lidar_points[kept],
+                annotation.visibility[kept],
+            )
+        )
+    return result
+
+
+def _frames(bag: BagReader, rig: Rig, settings: IndexSettings) -> Iterator[tuple[SurroundFrame, np.ndarray]]:
+    """Decoded frames with their LiDAR depths [P, 4]."""
+    bag.check_rig(rig)
+    own = AssemblerSettings.for_rig(rig)
+    interval = max(own.min_interval, 0.9 / settings.max_rate)  # a tenth of slack for jitter of the exposures
+    assembler = FrameAssembler(rig, AssemblerSettings.for_rig(rig, min_interval=interval))
+    feed = AssemblerFeed(rig, assembler)
+    sweeps = SweepBuffer(assembler.transforms, rig.world_frame)
+    preprocessor = ImagePreprocessor(settings.image_size)
+    waiting: list[SurroundFrame] = []
+    for message in bag.messages(topics=[*feed.topics, *rig.lidar_topics]):
+        if message.topic in rig.lidar_topics:
+            header = message.message.header
+            sweeps.add(
+                message.topic, header.frame_id, stamp_ns(header.stamp), points_from_message(message.message)
+            )
+            continue
+        feed.feed(message.topic, message.message)
+        waiting += _decoded(assembler, preprocessor)
+        while waiting and waiting[-1].stamp_ns - waiting[0].stamp_ns > _SETTLE_NS:
+            yield _with_depth(waiting.pop(0), sweeps)
+    assembler.flush()
+    for frame in waiting + _decoded(assembler, preprocessor):
+        yield _with_depth(frame, sweeps)
+
+
+def _decoded(assembler: FrameAssembler, preprocessor: ImagePreprocessor) -> list[SurroundFrame]:
+    built = [preprocessor.build(c)[0] for c in assembler.take_closed() if isinstance(c, ClosedFrame)]
+    return [frame for frame in built if frame.camera_mask.any()]
+
+
+def _with_depth(frame: SurroundFrame, sweeps: SweepBuffer) -> tuple[SurroundFrame, np.ndarray]:
+    return frame, project_sweeps(sweeps.nearest(frame.stamp_ns, _SWEEP_DISTANCE_NS), frame)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What is kept of a frame whose pixels are on disk. annotations: world frame, None if the keyframes don't
+    say.
+    """
+
+    frame: SurroundFrame
+    depth: np.ndarray
+    annotations: Annotations | None
+
+
+def _write_frame(frame: SurroundFrame, depth: np.ndarray, keyframes: Keyframes, images: BinaryIO) -> _Written:
+    images.write(np.ascontiguousarray(frame.images.permute(0, 2, 3, 1).numpy()).tobytes())
+    bare = replace(frame, images=torch.zeros(len(frame.images), 3, 0, 0, dtype=torch.uint8))
+    return _Written(bare, depth, keyframes.at(frame.stamp_ns))
+
+
+def _write_arrays(
+    folder: Path, path: Path, rig: Rig, settings: IndexSettings, written: list[_Written]
+) -> None:
+    frames = [w.frame for w in written]
+    arrays = {
+        "stamps": np.array([f.stamp_ns for f in frames], np.int64),
+        "labelled": np.array([w.annotations is not None for w in written]),
+        "camera_stamps": np.stack([f.camera_stamps_ns.numpy() for f in frames]),
+        "intrinsics": np.stack([f.intrinsics.numpy() for f in frames]),
+        "ego_from_camera": np.stack([f.ego_from_camera.numpy() for f in frames]),
+        "world_from_ego": np.stack([f.world_from_ego.numpy() for f in frames]),
+        "anchor": np.stack([f.world_from_ego_anchor.numpy() for f in frames]),
+        "camera_mask": np.stack([f.camera_mask.numpy() for f in frames]),
+        "depth_start": np.concatenate([[0], np.cumsum([len(w.depth) for w in written])]).astype(np.int64),
+    }
+    np.save(folder / "depth.npy", np.concatenate([w.depth for w in written]))
+    instances: dict[str, int] = {}
+    columns: dict[str, list[np.ndarray]] = {}
+    for index, (frame, w) in enumerate(zip(frames, written, strict=True)):
+        if w.annotations is None:
+            continue
+        boxes = w.annotations.boxes.transformed(invert_rigid(frame.world_from_ego_anchor))
+        ids = [instances.setdefault(name, len(instances)) for name in w.annotations.instance_ids]
+        values = {
+            "box_frame": np.full(len(boxes), index), "track_id": np.array(ids, np.int64),
+            "center": boxes.center.float().numpy(), "size": boxes.size.float().numpy(), "yaw": boxes.yaw.float().numpy(),
+            "velocity": boxes.velocity.float().numpy(), "label": boxes.label.numpy(),
+            "num_lidar_points": w.annotations.num_lidar_points.numpy().astype(np.int64),
+            "visibility": w.annotations.visibility.numpy().astype(np.float32),
+        }  # fmt: skip
+        for name, value in values.items():
+            columns.setdefault(name, []).append(value)
+    empty = {
+        "box_frame": np.zeros(0, np.int64), "track_id": np.zeros(0, np.int64), "center": np.zeros((0, 3), np.float32),
+        "size": np.zeros((0, 3), np.float32), "yaw": np.zeros(0, np.float32), "velocity": np.zeros((0, 3), np.float32),
+        "label": np.zeros(0, np.int64), "num_lidar_points": np.zeros(0, np.int64), "visibility": np.zeros(0, np.float32),
+    }  # fmt: skip
+    arrays |= {
+        name: np.concatenate(columns[name]) if name in columns else value for name, value in empty.items()
+    }
+    np.savez(folder / "drive.npz", **arrays)
+    info = {
+        "format": FORMAT, "source": str(path), "image_size": list(settings.image_size), "cameras": len(rig.cameras),
+        "camera_names": list(rig.camera_names), "class_names": list(settings.class_names), "rig": rig.name,
+    }  # fmt: skip
+    (folder / "drive.json").write_text(json.dumps(info, indent=1))

@@ -1,0 +1,171 @@
+"""What happens beside the training steps: logs that survive a kill, checkpoints that are whole or not there,
+pictures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from dualview.detectors.checkpoint import save_checkpoint
+from dualview.errors import DualViewError
+from dualview.training.lightning import lightning
+from dualview.training.recipe import Recipe
+
+LAST = "last.ckpt"
+WEIGHTS = "weights.safetensors"
+
+
+class CheckpointError(DualViewError):
+    """A checkpoint can't be written."""
+
+
+class LossLog(lightning().Callback):  # type: ignore[misc]
+    """`losses.csv`: one line every `log_every` steps, flushed at once, and the same numbers for TensorBoard.
+
+    A run that goes on keeps the lines up to its checkpoint and drops the later ones, which it will write
+    again.
+    """
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self._path, self._every = folder / "losses.csv", every
+        self._columns: list[str] = []
+        self._began = time.perf_counter()
+        self._logged_step = 0
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Drop lines of steps that will be made again."""
+        self._began, self._logged_step = time.perf_counter(), trainer.global_step
+        if trainer.is_global_zero and self._path.is_file():
+            with self._path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            self._columns = list(rows[0]) if rows else []
+            kept = [row for row in rows if row.get("step") and int(row["step"]) <= trainer.global_step]
+            self._write_all(kept)
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *unused: Any) -> None:
+        """Write a line if it is time."""
+        step = trainer.global_step
+        if step == self._logged_step or step % self._every:
+            return
+        elapsed = time.perf_counter() - self._began
+        speed = (
+            (step - self._logged_step)
+            * module.recipe.batch_size
+            * module.recipe.accumulate
+            / max(elapsed, 1e-9)
+        )
+        self._began, self._logged_step = time.perf_counter(), step
+        values = {"step": step, "frames_per_second": round(speed * trainer.world_size, 3)}
+        values |= {"learning_rate": trainer.optimizers[0].param_groups[-1]["lr"], **module.last_losses}
+        for logger in trainer.loggers:
+            logger.log_metrics({name: value for name, value in values.items() if name != "step"}, step)
+        if trainer.is_global_zero:
+            self._write(values)
+
+    def _write(self, values: dict[str, Any]) -> None:
+        if set(values) - set(self._columns):  # a term that wasn't there before: the table gets a column
+            with contextlib.suppress(FileNotFoundError), self._path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            self._columns += [name for name in values if name not in self._columns]
+            self._write_all(rows if self._path.is_file() else [])
+        with self._path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns, restval="").writerow(
+                {k: _exact(v) for k, v in values.items()}
+            )
+
+    def _write_all(self, rows: list[dict[str, Any]]) -> None:
+        temporary = self._path.with_suffix(".partial")
+        with temporary.open("w", newline="") as file:
+            if self._columns:
+                writer = csv.DictWriter(file, self._columns, restval="")
+                writer.writeheader()
+                writer.writerows(rows)
+        os.replace(temporary, self._path)
+
+
+def _exact(value: Any) -> Any:
+    return repr(value) if isinstance(value, float) else value
+
+
+class Checkpoints(lightning().Callback):  # type: ignore[misc]
+    """`last.ckpt` (everything, to go on) and `weights.safetensors` (the detector, to use) every so many steps
+    and at the end.
+
+    Files get their name only when they are complete and on the disk; a full disk stops the run with a
+    sentence and leaves the former checkpoint as it was. With `keep_every`, the weights of these steps stay
+    under their number.
+    """
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        self._folder, self._recipe = folder, recipe
+        self._saved_step = -1
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Nothing to save before the first new step."""
+        self._saved_step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Any, module: Any, *unused: Any) -> None:
+        """Save if it is time."""
+        if trainer.global_step % self._recipe.checkpoint_every == 0:
+            self.save(trainer, module)
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        """Save the last step."""
+        self.save(trainer, module)
+
+    def save(self, trainer: Any, module: Any) -> None:
+        """Write both files, if this step isn't saved already. Raises CheckpointError."""
+        step = trainer.global_step
+        if step == self._saved_step:
+            return
+        temporary = self._folder / f".{LAST}.partial"
+        with _named_write_errors(self._folder, step, (temporary, self._folder / f".{WEIGHTS}.partial")):
+            trainer.save_checkpoint(temporary)  # on every process: it gathers what their slots remember
+            if trainer.is_global_zero:
+                _put_in_place(temporary, self._folder / LAST)
+                self.save_weights(module, self._folder / WEIGHTS, step)
+                if self._recipe.keep_every and step % self._recipe.keep_every == 0:
+                    self.save_weights(module, self._folder / f"weights-{step}.safetensors", step)
+        self._saved_step = step
+
+    def save_weights(self, module: Any, path: Path, step: int) -> None:
+        """The averaged weights as a checkpoint that `dualview.load` reads."""
+        temporary = path.with_name(f".{WEIGHTS}.partial")
+        save_checkpoint(
+            module.best_weights(), temporary, {"trained_steps": str(step), "seed": str(self._recipe.seed)}
+        )
+        _put_in_place(temporary, path)
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _named_write_errors(folder: Path, step: int, temporaries: tuple[Path, ...]) -> Any:
+    """Turn a failure to write into a sentence, with nothing half-written left."""
+    try:
+        yield
+    except Exception as error:
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, DualViewError):
+            raise
+        # torch's and safetensors' writers wrap the operating system's error in their own
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        writing = isinstance(error, OSError) or full or "write" in str(error).lower()
+        if not writing:
+            raise
+        reason = "the disk is full" if full else str(error)
+        raise CheckpointError(
+            f"the checkpoint of step {step} can't be written to {folder}: {reason}. The former checkpoint is untouched: make room and go "
+            "on with --resume"
+        ) from error

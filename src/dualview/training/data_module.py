@@ -1,0 +1,96 @@
+"""Recordings, drives and loaders of a training run, as Lightning asks for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from dualview.detectors.config import DetectorConfig
+from dualview.errors import ConfigError
+from dualview.scene.rig import load_rig
+from dualview.training.bag_index import IndexSettings, find_recordings, index_recordings
+from dualview.training.clips import ClipSampler
+from dualview.training.drive_store import DriveSummary
+from dualview.training.lightning import lightning
+from dualview.training.recipe import DataSettings, Recipe
+from dualview.training.samples import FrameDataset, collate
+
+
+def index_settings(detector: DetectorConfig, data: DataSettings) -> IndexSettings:
+    """How drives must be kept for a detector."""
+    return IndexSettings(
+        tuple(detector.image_size), tuple(detector.class_names), data.max_rate, data.interpolate, data.max_gap
+    )  # type: ignore[arg-type]
+
+
+def prepare_drives(
+    recipe: Recipe, detector: DetectorConfig, tell: Callable[[str], None] = lambda line: None
+) -> list[DriveSummary]:
+    """The training drives of a recipe, built where they are missing. Raises ConfigError if the recipe names
+    no recordings.
+    """
+    if not recipe.data.train:
+        raise ConfigError("the recipe names no recordings: set data.train, or give them with --bags")
+    cache = Path(os.path.expandvars(recipe.data.cache)).expanduser()
+    return index_recordings(
+        find_recordings(recipe.data.train), load_rig(recipe.data.rig), index_settings(detector, recipe.data), cache,
+        recipe.data.broken, tell,
+    )  # fmt: skip
+
+
+class StreamingData(lightning().LightningDataModule):  # type: ignore[misc]
+    """The training clips. `start` is the batch that comes first: set from the checkpoint when a run goes on."""
+
+    def __init__(self, recipe: Recipe, detector: DetectorConfig, drives: list[DriveSummary]) -> None:
+        super().__init__()
+        self.recipe, self.detector, self.drives = recipe, detector, drives
+        self.start = 0
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of `TrainingBatch` from batch `start` on, in an order that nothing but the recipe decides."""
+        recipe, trainer = self.recipe, self.trainer
+        rank = trainer.global_rank if trainer is not None else 0
+        world = trainer.world_size if trainer is not None else 1
+        sampler = ClipSampler(
+            self.drives, recipe.clips, recipe.seed, recipe.batch_size, recipe.steps * recipe.accumulate,
+            self.start, rank, world,
+        )  # fmt: skip
+        matrix = self.detector.working_from_ego_matrix
+        dataset = FrameDataset(self.drives, recipe.augmentation, recipe.data, matrix)
+        return make_loader(dataset, sampler, recipe.data.workers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the checkpoint keeps: the number of batches that were consumed."""
+        return {"start": self.trainer.lightning_module.batches_seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on after the batches of the checkpoint."""
+        self.start = int(state_dict["start"])
+
+
+class StreamingLoader(DataLoader):
+    """A loader whose sampler starts at the right batch by itself (see `StreamingData`): it has no state of
+    its own to keep.
+    """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing; its presence tells Lightning that a run may go on in the middle."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+
+def make_loader(dataset: FrameDataset, sampler: ClipSampler, workers: int) -> DataLoader:
+    """A loader whose workers stay one batch ahead each; they run on one thread so that the network keeps its
+    cores.
+    """
+    return StreamingLoader(
+        dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate,  # type: ignore[arg-type]
+        prefetch_factor=3 if workers else None, pin_memory=torch.cuda.is_available(), persistent_workers=False,
+    )  # fmt: skip

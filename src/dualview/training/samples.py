@@ -1,0 +1,200 @@
+"""A frame request -> an augmented training sample; samples -> a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dualview.detectors.inputs import DetectorInputs
+from dualview.geometry.boxes import Boxes3D
+from dualview.geometry.rigid import invert_rigid
+from dualview.scene.augmentation.bev import BevAugmentation
+from dualview.scene.augmentation.grid_mask import draw_grid, mask_images
+from dualview.scene.augmentation.image import ImageAugmentation
+from dualview.scene.augmentation.photometric import Photometric, distort
+from dualview.scene.frame import SurroundFrame
+from dualview.supervision.ground_truth import GroundTruth
+from dualview.training.clips import FrameRequest
+from dualview.training.drive_store import DriveCache, DriveSummary, LabelledFrame, boxes_that_count
+from dualview.training.lidar_depth import depth_maps
+from dualview.training.recipe import AugmentationSettings, DataSettings
+
+
+@dataclass(frozen=True)
+class TrainingSample:
+    """One augmented frame. inputs: a batch of one, its images still uint8. truth: working frame. depth [N, H,
+    W] m, 0 = no return.
+    """
+
+    inputs: DetectorInputs
+    truth: GroundTruth
+    depth: Tensor
+    request: FrameRequest
+    source: str
+
+    def describe(self) -> str:
+        """Where it comes from, for messages."""
+        r = self.request
+        return f"{self.source} frame {r.frame} (slot {r.clip[1]}, clip {r.clip[2]}, position {r.position})"
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """B samples. first bool [B]: the slot starts a clip."""
+
+    inputs: DetectorInputs
+    truths: list[GroundTruth]
+    depth: Tensor
+    first: Tensor
+    sources: tuple[str, ...]
+
+    def to(self, device: torch.device | str, **unused: Any) -> TrainingBatch:
+        """The same batch on another device."""
+        truths = [
+            GroundTruth(
+                t.boxes.to(device),
+                t.labels.to(device),
+                None if t.track_ids is None else t.track_ids.to(device),
+            )
+            for t in self.truths
+        ]
+        return replace(
+            self,
+            inputs=self.inputs.to(device),
+            truths=truths,
+            depth=self.depth.to(device),
+            first=self.first.to(device),
+        )
+
+
+class FrameDataset(Dataset):
+    """Loads and augments the frames that are asked for. drives are opened when first needed, in the process
+    that needs them.
+    """
+
+    def __init__(
+        self,
+        drives: Sequence[DriveSummary],
+        augmentation: AugmentationSettings,
+        data: DataSettings,
+        working_from_ego: Tensor | None = None,
+    ) -> None:
+        self._drives = drives
+        self._augmentation, self._data = augmentation, data
+        self._working_from_ego = (
+            torch.eye(4, dtype=torch.float64) if working_from_ego is None else working_from_ego
+        )
+        self._open = DriveCache()
+
+    def __getitem__(self, request: FrameRequest) -> TrainingSample:
+        drive = self._drives[request.drive]
+        labelled = self._open(drive.folder).frame(request.frame)
+        return make_sample(
+            labelled, request, drive.source, self._augmentation, self._data, self._working_from_ego
+        )
+
+
+@dataclass(frozen=True)
+class ClipDraw:
+    """All that is random about a clip."""
+
+    image: ImageAugmentation
+    bev: BevAugmentation
+    looks: list[Photometric]
+    dropped_camera: int | None
+
+    @staticmethod
+    def of(request: FrameRequest, frame: SurroundFrame, settings: AugmentationSettings) -> ClipDraw:
+        """The same for every frame of a clip."""
+        random = request.clip_random()
+        image, bev, looks = ImageAugmentation.identity(), BevAugmentation.identity(), []
+        if settings.image is not None:
+            image = ImageAugmentation.draw(random, frame.image_size, settings.image)
+        if settings.bev is not None:
+            bev = BevAugmentation.draw(random, settings.bev)
+        cameras = len(frame.images)
+        if settings.photometric is not None:
+            looks = [Photometric.draw(random, settings.photometric) for _ in range(cameras)]
+        dropped = (
+            int(random.integers(cameras))
+            if random.uniform() < settings.camera_dropout and cameras > 1
+            else None
+        )
+        return ClipDraw(image, bev, looks, dropped)
+
+
+def make_sample(
+    labelled: LabelledFrame,
+    request: FrameRequest,
+    source: str,
+    augmentation: AugmentationSettings,
+    data: DataSettings,
+    working_from_ego: Tensor,
+) -> TrainingSample:
+    """The augmented sample of one frame. working_from_ego [4, 4]: the detector's working frame before
+    augmentation.
+    """
+    ego_from_working = invert_rigid(working_from_ego)
+    frame = labelled.frame
+    draw = ClipDraw.of(request, frame, augmentation)
+    mask = frame.camera_mask.clone()
+    if draw.dropped_camera is not None and int(mask.sum()) > 1:
+        mask[draw.dropped_camera] = False
+    augmented = draw.image.apply(frame)
+    images = distort(augmented.images, draw.looks) if draw.looks else augmented.images
+    if augmentation.grid_mask is not None:
+        visible = draw_grid(request.frame_random(), frame.image_size, augmentation.grid_mask)
+        images = images if visible is None else mask_images(images, visible)
+    if not mask.all():
+        images = images * mask[:, None, None, None]
+    cameras = len(frame.images)
+    inputs = DetectorInputs(
+        images=images[None],
+        image_from_working=draw.bev.projection(augmented.image_from_ego_anchor() @ ego_from_working)[None],
+        camera_mask=mask[None],
+        stamps=torch.tensor([frame.stamp_ns * 1e-9], dtype=torch.float64),
+        world_from_working=draw.bev.pose(frame.world_from_ego_anchor @ ego_from_working)[None],
+        intrinsics=frame.intrinsics[None],
+        working_from_camera=(working_from_ego @ frame.ego_from_camera.double())[None],
+        image_augmentation=draw.image.augmented_from_original.float().expand(1, cameras, 3, 3),
+        bev_augmentation=draw.bev.matrix.float()[None],
+    )
+    counted = boxes_that_count(labelled.num_lidar_points, labelled.visibility, data.min_lidar_points)
+    boxes = draw.bev.boxes(labelled.boxes[counted].transformed(working_from_ego))
+    depth = depth_maps(labelled.depth_points, draw.image.augmented_from_original, cameras, frame.image_size)
+    depth = depth * mask[:, None, None]
+    return TrainingSample(inputs, ground_truth(boxes, data.max_range), depth, request, source)
+
+
+def ground_truth(boxes: Boxes3D, max_range: float) -> GroundTruth:
+    """Boxes within `max_range` (m, in the plane) as the losses take them, the nearest first."""
+    distance = boxes.center[:, :2].norm(dim=1)
+    order = distance.argsort(stable=True)
+    boxes = boxes[order[distance[order] <= max_range]]
+    values = torch.cat([boxes.center, boxes.size, boxes.yaw[:, None], boxes.velocity[:, :2]], 1).float()
+    return GroundTruth(values, boxes.label, boxes.track_id)
+
+
+def collate(samples: list[TrainingSample]) -> TrainingBatch:
+    """One batch of samples with the same number of cameras."""
+    cameras = {s.inputs.images.shape[1] for s in samples}
+    if len(cameras) > 1:
+        raise ValueError(
+            f"drives with {sorted(cameras)} cameras can't share a batch; train on drives of one rig"
+        )
+    merged = {
+        name: torch.cat([getattr(s.inputs, name) for s in samples])
+        for name in DetectorInputs.__dataclass_fields__
+    }
+    return TrainingBatch(
+        DetectorInputs(**merged),
+        [s.truth for s in samples],
+        torch.stack([s.depth for s in samples]),
+        torch.tensor([s.request.first for s in samples]),
+        tuple(s.describe() for s in samples),
+    )

@@ -1,0 +1,100 @@
+"""What a batch of slots carries from step to step: a value, detached, reset slot by slot, saved with the
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import typing
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from types import UnionType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dualview.networks.instance_memory import InstanceMemory
+from dualview.supervision.denoising import DenoisingMemory
+
+_LONG_AGO = -1e6  # s; further back than any history may reach
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """The instances that each slot remembers, and the denoising groups of the same frame."""
+
+    memory: InstanceMemory = field(default_factory=InstanceMemory)
+    denoising: DenoisingMemory | None = None
+
+    def restarted(self, slots: Tensor) -> StreamState:
+        """The state with nothing remembered in `slots` (bool [B]).
+
+        A slot forgets by having its memory lie too long ago to count; its numbers are zeroed so that nothing
+        (not even a NaN) of it can leak through the arithmetic.
+        """
+        instances = self.memory.instances
+        if instances is None or not bool(slots.any()):
+            return self
+        identity = torch.eye(4, dtype=torch.float64, device=slots.device)
+        blank = replace(
+            instances,
+            features=_zeroed(instances.features, slots),
+            anchors=_zeroed(instances.anchors, slots),
+            confidence=_zeroed(instances.confidence, slots),
+            track_ids=torch.where(slots[:, None], -1, instances.track_ids),
+            stamps=torch.where(slots, _LONG_AGO, instances.stamps),
+            world_from_working=torch.where(slots[:, None, None], identity, instances.world_from_working),
+        )
+        denoising = self.denoising
+        if denoising is not None:
+            denoising = replace(
+                denoising,
+                features=_zeroed(denoising.features, slots),
+                anchors=_zeroed(denoising.anchors, slots),
+                valid=denoising.valid & ~slots[:, None, None],
+            )
+        return StreamState(replace(self.memory, instances=blank), denoising)
+
+    def broken_slots(self) -> Tensor | None:
+        """bool [B]: slots whose memory isn't finite. None without memory."""
+        instances = self.memory.instances
+        if instances is None:
+            return None
+        numbers = [instances.features, instances.anchors, instances.confidence]
+        if self.denoising is not None:
+            numbers += [self.denoising.features.flatten(1, 2), self.denoising.anchors.flatten(1, 2)]
+        return torch.stack([~value.isfinite().flatten(1).all(1) for value in numbers]).any(0)
+
+    def to(self, device: torch.device | str) -> StreamState:
+        """The same state on another device."""
+        return typing.cast(StreamState, _map_tensors(self, lambda tensor: tensor.to(device)))
+
+
+def to_plain(value: Any) -> Any:
+    """A (nested) dataclass of tensors and numbers as plain dicts, which `torch.load(weights_only=True)` reads
+    back.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+    return value.detach().cpu() if isinstance(value, Tensor) else value
+
+
+def from_plain(kind: Any, value: Any) -> Any:
+    """The dataclass that `to_plain` took apart."""
+    if typing.get_origin(kind) in (typing.Union, UnionType):
+        (kind,) = [argument for argument in typing.get_args(kind) if argument is not type(None)]
+    if value is None or not is_dataclass(kind):
+        return value
+    hints = typing.get_type_hints(kind)
+    return kind(**{f.name: from_plain(hints[f.name], value[f.name]) for f in fields(kind)})  # type: ignore[operator]
+
+
+def _zeroed(values: Tensor, slots: Tensor) -> Tensor:
+    return torch.where(slots.view(-1, *[1] * (values.dim() - 1)), 0, values)
+
+
+def _map_tensors(value: Any, change: Any) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _map_tensors(getattr(value, f.name), change) for f in fields(value)})
+    return value

@@ -1,0 +1,166 @@
+"""One training run, from recipe to checkpoint: `dualview train` and tests call `train`."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dualview.detectors.checkpoint import build_detector, load_weights, read_tensors
+from dualview.detectors.config import DetectorConfig
+from dualview.detectors.dual_view import DualView
+from dualview.errors import ConfigError
+from dualview.training.anchors import kmeans_anchors, load_anchors, training_boxes
+from dualview.training.backbone_weights import load_backbone_weights
+from dualview.training.callbacks import LAST, WEIGHTS, Checkpoints, LossLog
+from dualview.training.data_module import StreamingData, prepare_drives
+from dualview.training.drive_store import DriveSummary
+from dualview.training.lightning import lightning
+from dualview.training.module import DetectorTraining
+from dualview.training.pictures import Pictures
+from dualview.training.recipe import Recipe, recipe_to_dict
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """weights: the file to load; steps: optimiser steps of the whole run; losses: the last step's terms."""
+
+    weights: Path
+    steps: int
+    losses: dict[str, float]
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    resume: bool = False,
+    tell: Callable[[str], None] = print,
+    callbacks: tuple[Any, ...] = (),
+    progress_bar: bool = True,
+) -> TrainingResult:
+    """Train `recipe` and keep everything in `folder`: recipe.yaml, last.ckpt, weights.safetensors,
+    losses.csv, pictures.
+
+    resume: go on from last.ckpt, exactly as if the run hadn't stopped. Raises ConfigError if the folder holds
+    another run, or the recipe isn't the one that the run began with; BagError and WeightsError as their parts
+    do.
+    """
+    config = recipe.detector_config()
+    last = folder / LAST
+    _check_folder(recipe, folder, resume)
+    drives = prepare_drives(recipe, config, tell)
+    labelled = sum(int(drive.labelled.sum()) for drive in drives)
+    tell(f"{len(drives)} drives, {labelled} labelled frames")
+    detector = initial_detector(recipe, config, drives, tell)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
+    if not resume and (folder / "losses.csv").exists():
+        (folder / "losses.csv").unlink()
+    module = DetectorTraining(recipe, detector)
+    data = StreamingData(recipe, config, drives)
+    trainer = make_trainer(recipe, folder, config, callbacks, progress_bar)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings(
+            "ignore", message=".*number of training batches.*smaller than the logging interval.*"
+        )
+        trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
+    return TrainingResult(folder / WEIGHTS, trainer.global_step, module.last_losses)
+
+
+def initial_detector(
+    recipe: Recipe, config: DetectorConfig, drives: list[DriveSummary], tell: Callable[[str], None] = print
+) -> DualView:
+    """The detector before its first step: anchors, pretrained backbone, or a whole checkpoint to start from."""
+    if recipe.start_from is not None:
+        detector = build_detector(config, recipe.seed)
+        path = Path(recipe.start_from).expanduser()
+        load_weights(detector, read_tensors(path), str(path))
+        tell(f"starting from {path}")
+        return detector
+    count = config.decoder.num_anchors
+    anchors = None
+    if recipe.anchors == "k-means":
+        bev = recipe.augmentation.bev
+        mirrored = bev is not None and bev.flip_x and bev.flip_y
+        boxes = training_boxes(drives, recipe.data)
+        if not len(boxes):
+            raise ConfigError(
+                "the training drives hold no box that counts: check data.max_range and min_lidar_points"
+            )
+        anchors = kmeans_anchors(boxes, count, recipe.seed, mirrored)
+        tell(f"{count} anchors from {len(boxes)} boxes")
+    elif recipe.anchors != "preset":
+        anchors = load_anchors(Path(recipe.anchors).expanduser(), count)
+    detector = build_detector(config, recipe.seed, anchors)
+    if recipe.backbone_weights is not None:
+        tell(load_backbone_weights(detector.image_backbone, config.backbone.name, recipe.backbone_weights))
+    return detector
+
+
+def make_trainer(
+    recipe: Recipe,
+    folder: Path,
+    config: DetectorConfig,
+    callbacks: tuple[Any, ...] = (),
+    progress_bar: bool = True,
+) -> Any:
+    """Lightning's trainer for a recipe. Several devices or nodes: its own distributed data parallel strategy."""
+    pl = lightning()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    several = recipe.devices * recipe.nodes > 1
+    own = [LossLog(folder, recipe.log_every), Pictures(folder, recipe.picture_every, config.class_names),
+           Checkpoints(folder, recipe)]  # fmt: skip
+    return pl.Trainer(
+        accelerator=recipe.accelerator,
+        devices=recipe.devices,
+        num_nodes=recipe.nodes,
+        # First frames don't reach every parameter (nothing is remembered yet).
+        strategy="ddp_find_unused_parameters_true" if several else "auto",
+        precision="32-true",  # mixed precision is the module's own matter: losses stay in float32
+        max_steps=recipe.steps,
+        max_epochs=1,
+        accumulate_grad_batches=recipe.accumulate,
+        gradient_clip_val=recipe.optimizer.clip,
+        logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
+        callbacks=[*own, *callbacks],
+        enable_checkpointing=False,
+        enable_progress_bar=progress_bar,
+        enable_model_summary=False,
+        log_every_n_steps=recipe.log_every,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        default_root_dir=str(folder),
+        benchmark=torch.cuda.is_available(),
+    )
+
+
+def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:
+    """Raises ConfigError where a run would be overwritten, or would go on as another one."""
+    last, written = folder / LAST, folder / "recipe.yaml"
+    if not resume:
+        if last.exists():
+            raise ConfigError(
+                f"{folder} holds a run already: say --resume to go on with it, or choose another folder"
+            )
+        return
+    if not last.exists():
+        raise ConfigError(f"{folder} holds no {LAST} to go on from: leave out --resume to begin")
+    before = yaml.safe_load(written.read_text()) if written.is_file() else {}
+    now = yaml.safe_load(yaml.safe_dump(recipe_to_dict(recipe)))
+    free = {"log_every", "picture_every", "checkpoint_every", "keep_every", "max_bad_steps"}
+    changed = [k for k in now if k in before and k not in free and before[k] != now[k]]
+    if changed:
+        raise ConfigError(
+            f"the recipe differs from the one that {folder} began with in {', '.join(changed)}: a run goes on with its own recipe "
+            f"(dualview train {written} --resume), or begins anew from its weights (start_from)"
+        )
