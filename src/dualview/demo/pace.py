@@ -1,0 +1,102 @@
+"""How fast this machine is, and so how fast the drive may be played."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dualview
+from dualview.detectors.session import TrackingSession
+from dualview.errors import BagError, ImageError
+from dualview.scene.assembler import ClosedFrame
+from dualview.scene.bag_reader import BagReader
+from dualview.scene.offline import iterate_frames
+from dualview.scene.rig import Rig
+
+_WARM_UP = 2
+_SAFETY = 1.6  # player, recorder and DDS want their share of the machine
+_OVERHEAD_MS = 15.0
+_SHOWN_WITHOUT_TRAINING = 15  # boxes a frame, so that there is something to see
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What was measured on the recording's first frames, and what follows from it.
+
+    frame_ms: decoding and network, the slower of the usual and the worst measured; period_ms: between the recording's frames; rate:
+    seconds of the recording a second. frames: what the recording holds; dropped: those that no player could help (no transform, …).
+    score_threshold: below the checkpoint's own if the weights are untrained, else None.
+    """
+
+    frame_ms: float
+    period_ms: float
+    rate: float
+    frames: int
+    dropped: Mapping[str, int]
+    score_threshold: float | None
+    weights: str
+
+    def sentence(self) -> str:
+        """The measurement for a reader."""
+        return (
+            f"a frame takes {self.frame_ms:.0f} ms here, the recording has one every {self.period_ms:.0f} ms: "
+            f"playing at rate {self.rate:.2f}"
+        )
+
+
+def measure_pace(
+    bag: Path, rig: Rig, weights: str, device: str, rate: float | None = None, samples: int = 6
+) -> Pace:
+    """Run the detector on the first frames in this process, with nothing else going on.
+
+    rate: use this one instead. Raises BagError if the recording gives no frame at all.
+    """
+    session, scores = _session(weights, device, {}), []
+    untrained = session.detector.weights_description.startswith("untrained")
+    if untrained:  # nothing passes the usual thresholds
+        session = _session(weights, device, {"track_threshold": 0.0, "decoder.id_threshold": 0.0})
+    times, stamps, dropped = [], [], Counter[str]()
+    with BagReader(bag) as reader:
+        for closed in iterate_frames(reader, rig):
+            if not isinstance(closed, ClosedFrame):
+                dropped[closed.kind] += 1
+                continue
+            stamps.append(closed.stamp_ns)
+            if len(times) < samples + _WARM_UP:
+                try:
+                    processed = session.process(closed)
+                except ImageError:
+                    continue
+                times.append(1e3 * (processed.preprocess_seconds + processed.network_seconds))
+                scores.append(np.sort(processed.output.tracks.score.numpy())[::-1])
+    if not times:
+        why = ", ".join(f"{count} × {kind}" for kind, count in dropped.items()) or "no images of the anchor camera"
+        raise BagError(f"{bag} gives no frame with rig '{rig.name}' ({why}): check the rig, its camera_info and tf")
+    measured = times[_WARM_UP:] or times
+    frame_ms = max(float(np.median(measured)) * 1.2, float(np.percentile(measured, 90)))
+    period_ms = float(np.median(np.diff(stamps))) / 1e6 if len(stamps) > 1 else 100.0
+    possible = period_ms / (_SAFETY * frame_ms + _OVERHEAD_MS)
+    return Pace(
+        frame_ms=frame_ms,
+        period_ms=period_ms,
+        rate=rate or float(np.clip(possible, 0.01, 1.0)),
+        frames=len(stamps),
+        dropped=dict(dropped),
+        score_threshold=_threshold(scores) if untrained else None,
+        weights=session.detector.weights_description,
+    )
+
+
+def _session(weights: str, device: str, overrides: dict[str, Any]) -> TrackingSession:
+    return TrackingSession(dualview.load(weights, device=device, overrides=overrides))
+
+
+def _threshold(scores: list[np.ndarray]) -> float:
+    """A threshold of class probability that some boxes pass. (A box's score is that times its centerness, about one half.)"""
+    usual = [float(s[min(_SHOWN_WITHOUT_TRAINING, len(s)) - 1]) for s in scores if len(s)]
+    return round(min(2 * float(np.median(usual)), 0.95), 4) if usual else 0.0
