@@ -33,17 +33,33 @@ def saved(tmp_path):
 
 
 def test_there_and_back(saved):
-    detector = dualview.load(saved, device="cpu")
-    original = build_detector(small_config(), seed=3).eval()
-    assert detector.config == original.config and not detector.training
+    detector, original = load_checkpoint(saved).eval(), build_detector(small_config(), seed=3).eval()
+    assert detector.config == original.config
     frame = surround_frame(detector.config)
     ours, _ = detector.step(frame, detector.initial_state())
     theirs, _ = original.step(frame, original.initial_state())
-    assert torch.equal(ours.tracks.center, theirs.tracks.center) and torch.equal(
-        ours.bev.features, theirs.bev.features
-    )
+    assert torch.equal(ours.tracks.center, theirs.tracks.center)
+    assert torch.equal(ours.bev.features, theirs.bev.features)
     assert detector.weights_description == f"small.safetensors sha256 {sha256_of(saved)[:16]}"
     assert checkpoint.read_metadata(saved)["note"] == "a test"
+
+
+def test_loading_for_inference_folds_the_batch_norms(saved, tmp_path):
+    detector, original = dualview.load(saved, device="cpu"), load_checkpoint(saved).eval()
+    assert detector.folded and not detector.training
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in detector.modules())
+    states = [detector.initial_state(), original.initial_state()]
+    for index in range(3):
+        frame = surround_frame(detector.config, seconds=0.1 * index, seed=index)
+        ours, states[0] = detector.step(frame, states[0])
+        theirs, states[1] = original.step(frame, states[1])
+        assert ours.tracks.track_id.tolist() == theirs.tracks.track_id.tolist()
+        assert torch.allclose(ours.tracks.center, theirs.tracks.center, atol=1e-3)
+        assert torch.allclose(ours.bev.features, theirs.bev.features, atol=1e-4)
+    with pytest.raises(ValueError, match="batch norms are folded away: train one from"):
+        detector.train()
+    with pytest.raises(ValueError, match="save one from load_checkpoint"):
+        save_checkpoint(detector, tmp_path / "again.safetensors")
 
 
 def test_the_seed_alone_decides_untrained_weights():

@@ -71,6 +71,7 @@ class DualView(nn.Module):
         super().__init__()
         self.config = config
         self.weights_description = "untrained"
+        self.folded = False  # batch norms are folded away: for inference only
         channels = config.decoder.embed_dims
         self.image_backbone = ImageBackbone(
             config.backbone.name, config.backbone.strides, config.backbone.widths, config.backbone.recompute
@@ -164,6 +165,17 @@ class DualView(nn.Module):
             views, bev_view, inputs.stamps, inputs.world_from_working, memory, denoising, proposals
         )
 
+    def train(self, mode: bool = True) -> DualView:
+        """Training or evaluation mode. Raises ValueError for training a detector that was folded for
+        inference.
+        """
+        if mode and self.folded:
+            raise ValueError(
+                "a detector from dualview.load is for inference, its batch norms are folded away: train one from "
+                "load_checkpoint or build_detector"
+            )
+        return super().train(mode)
+
     # The detector, frame by frame: what the node, replay and evaluation call.
 
     def initial_state(self, next_track_id: int = 0) -> DetectorState:
@@ -196,7 +208,7 @@ class DualView(nn.Module):
         tracks = self._tracks(decoder)
         centers = tracks.transformed(
             self.config.working_from_ego_matrix
-        ).center  # the working frame, as the projections
+        ).center  # where the projections start
         seen = seen_by_cameras(
             centers, inputs.image_from_working[0].cpu(), inputs.camera_mask[0].cpu(), frame.image_size
         )
