@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def fold_batch_norms(network: nn.Module) -> nn.Module:
+
+def fold_batch_norms(network: Network) -> Network:
     """A copy of `network`, in evaluation mode, in which each convolution takes over the batch norm that
     follows it.
 
