@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import CubicHermiteSpline
-
 from dualview.scene.synthetic.city import KERB_HEIGHT
+from dualview.scene.synthetic.curves import EvenCurve
 from dualview.scene.synthetic.object_model import ObjectModel
 from dualview.scene.synthetic.roads import Path
 
@@ -54,7 +54,7 @@ class MovingActor:
     model: ObjectModel
     colour: tuple[float, float, float]
     path: Path
-    travel: CubicHermiteSpline
+    travel: EvenCurve
     lag: float = 0.0
     crossings: tuple[tuple[float, float], ...] | None = None
     group: str = ""
@@ -63,24 +63,22 @@ class MovingActor:
 
     def distance(self, time: float) -> float:
         """Distance along the path (m)."""
-        return float(self.travel(time)) - self.lag
+        return self.travel(time) - self.lag
 
     def pose(self, time: float) -> Pose:
         s = self.distance(time)
         if self.crossings is not None:  # a person
-            x, y = self.path.position(s)
-            ahead, behind = self.path.position(s + 0.35), self.path.position(s - 0.35)
-            yaw = float(np.arctan2(ahead[1] - behind[1], ahead[0] - behind[0]))
+            x, y = self.path.point(s)
+            (x1, y1), (x0, y0) = self.path.point(s + 0.35), self.path.point(s - 0.35)
+            yaw = math.atan2(y1 - y0, x1 - x0)
             drop = max((min(s - a, b - s) for a, b in self.crossings), default=-1.0)
-            z = KERB_HEIGHT * float(np.clip(0.5 - drop / 0.4, 0.0, 1.0))
-            speed = float(self.travel(time, 1))
+            z = KERB_HEIGHT * min(max(0.5 - drop / 0.4, 0.0), 1.0)
+            speed = self.travel.slope(time)
             scale = self.model.size[2] / 1.75
-            return Pose(float(x), float(y), z, yaw, 2 * np.pi * s / (STRIDE * scale), float(np.clip(speed / 1.1, 0.05, 1.0)))
-        rear, front = self.path.position(np.array([s, s + self.model.wheelbase]))
-        heading = front - rear
-        heading = heading / np.linalg.norm(heading)
-        center = rear - heading * self.model.rear_axle
-        return Pose(float(center[0]), float(center[1]), 0.0, float(np.arctan2(heading[1], heading[0])))
+            return Pose(x, y, z, yaw, 2 * math.pi * s / (STRIDE * scale), min(max(speed / 1.1, 0.05), 1.0))
+        (x0, y0), (x1, y1) = self.path.point(s), self.path.point(s + self.model.wheelbase)
+        yaw = math.atan2(y1 - y0, x1 - x0)
+        return Pose(x0 - math.cos(yaw) * self.model.rear_axle, y0 - math.sin(yaw) * self.model.rear_axle, 0.0, yaw)
 
 
 Actor = StaticActor | MovingActor

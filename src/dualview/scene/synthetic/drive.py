@@ -22,7 +22,7 @@ from dualview.scene.synthetic.actors import Pose, velocity
 from dualview.scene.synthetic.domains import Domain, find_domain
 from dualview.scene.synthetic.ego import twist, world_from_ego
 from dualview.scene.synthetic.headless import load_mujoco
-from dualview.scene.synthetic.labels import SeenObject, look_at_objects
+from dualview.scene.synthetic.labels import Glimpse, SeenObject, seen_objects, visible_boxes
 from dualview.scene.synthetic.lidar import Sweep, sweep
 from dualview.scene.synthetic.object_model import CLASS_NAMES
 from dualview.scene.synthetic.options import QUALITIES, DriveOptions
@@ -144,28 +144,20 @@ class Drive:
         pose = world_from_ego(self.world.ego, time) @ camera.ego_from_camera
         return View(camera.intrinsics, camera.width, camera.height, pose)
 
-    def near_poses(self, time: float) -> dict[int, Pose]:
-        """Actors within the annotated range, and where they are."""
-        x, y = world_from_ego(self.world.ego, time)[:2, 3]
-        out = {}
-        for index, actor in enumerate(self.world.actors):
-            pose = actor.pose(time)
-            if np.hypot(pose.x - x, pose.y - y) < ANNOTATION_RANGE:
-                out[index] = pose
-        return out
+    def near_poses(self, around: np.ndarray) -> dict[int, Pose]:
+        """Actors within the annotated range of a place (x, y), where the scene was last posed."""
+        return {n: p for n, p in self.scene.posed.items() if (p.x - around[0]) ** 2 + (p.y - around[1]) ** 2 < ANNOTATION_RANGE**2}
 
     # ---- sensors --------------------------------------------------------------------------------------------------------
 
-    def photograph(self, camera: Calibrated, time: float, number: int, labels: bool) -> tuple[np.ndarray, list[SeenObject]]:
-        """A camera's picture uint8 [H, W, 3] at its exposure, and, if asked for, what it sees of all objects near by."""
+    def photograph(self, camera: Calibrated, time: float, number: int) -> tuple[np.ndarray, Glimpse]:
+        """A camera's picture uint8 [H, W, 3] at its exposure, and what it holds of the objects near by."""
         view = self.view(camera, time)
-        self.scene.pose_all(time, view.world_from_camera[:2, 3])
-        self.renderer.look(view)
-        image = self.film.develop(self.renderer.colour(view), number)
-        if not labels:
-            return image, []
-        segmentation, _ = self.renderer.segmentation(view)
-        return image, look_at_objects(segmentation, view, self.models, self.near_poses(time))
+        around = view.world_from_camera[:2, 3]
+        self.scene.pose_all(time, around)
+        shot = self.renderer.shoot(view)
+        assert shot.image is not None
+        return self.film.develop(shot.image, number), Glimpse(view, visible_boxes(shot.actors), self.near_poses(around))
 
     def scan(self, time: float, number: int) -> Sweep:
         """A LiDAR sweep."""
@@ -181,7 +173,9 @@ class Drive:
         for item in seen:
             visible[item.actor] += item.visible
             whole[item.actor] += item.whole
-        poses = self.near_poses(time)
+        pose = world_from_ego(self.world.ego, time)
+        self.scene.pose_all(time, pose[:2, 3])
+        poses = self.near_poses(pose[:2, 3])
         kept = []
         for actor in poses:
             if visible[actor] >= 4 or (hits is not None and hits[actor] > 0):
@@ -235,25 +229,30 @@ class Drive:
                     next_sweep, summary.sweeps = next_sweep + 1, summary.sweeps + 1
                 label = number + 1e-6 >= next_label
                 next_label += every if label else 0.0
-                everything: list[SeenObject] = []
+                glimpses: list[Glimpse] = []
                 for index, camera in enumerate(self.cameras):
                     exposed = time + camera.layout.exposure_ms / 1000.0
-                    image, seen = self.photograph(camera, exposed, number * len(self.cameras) + index, label)
+                    image, glimpse = self.photograph(camera, exposed, number * len(self.cameras) + index)
                     stamp, name = self.stamp(exposed), camera.layout.name
                     jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=options.jpeg_quality, colorsubsampling="420")
                     bag.camera_info(name, stamp, camera.calibration())
                     bag.image(name, stamp, jpeg)
                     summary.images += 1
-                    if label:
-                        bag.annotations_2d(name, stamp, self.labels_2d(camera, seen))
-                        everything += seen
+                    glimpses.append(glimpse)
                 if label:
-                    self._write_labels(bag, time, everything, hits, summary)
+                    self._write_labels(bag, time, glimpses, hits, summary)
         summary.distance = self.world.ego.distance(instants[-1]) - self.world.ego.distance(instants[0])
         return summary
 
-    def _write_labels(self, bag: BagWriter, time: float, seen: list[SeenObject], hits: np.ndarray | None, summary: DriveSummary) -> None:
-        annotations = self.annotate(time, seen, hits)
+    def _write_labels(self, bag: BagWriter, time: float, glimpses: list[Glimpse], hits: np.ndarray | None, summary: DriveSummary) -> None:
+        visible = {actor for glimpse in glimpses for actor in glimpse.boxes}
+        everything: list[SeenObject] = []
+        for camera, glimpse in zip(self.cameras, glimpses, strict=True):
+            seen = seen_objects(glimpse, self.models, visible)
+            exposed = time + camera.layout.exposure_ms / 1000.0
+            bag.annotations_2d(camera.layout.name, self.stamp(exposed), self.labels_2d(camera, seen))
+            everything += seen
+        annotations = self.annotate(time, everything, hits)
         bag.annotations(annotations)
         summary.keyframes += 1
         for label, actor in zip(annotations.boxes.label.tolist(), annotations.boxes.track_id.tolist(), strict=True):

@@ -13,9 +13,9 @@ def world_from_ego(ego: MovingActor, time: float) -> np.ndarray:
     The body pitches when it brakes or accelerates, rolls in bends and rocks a little on the road, all below one degree.
     """
     s = ego.distance(time)
-    rear, front = ego.path.position(np.array([s, s + ego.model.wheelbase]))
+    rear, front = ego.path.point(s), ego.path.point(s + ego.model.wheelbase)
     yaw = np.arctan2(front[1] - rear[1], front[0] - rear[0])
-    speed_before, speed, speed_after = (float(ego.travel(time + d, 1)) for d in (-0.4, 0.0, 0.4))
+    speed_before, speed, speed_after = (ego.travel.slope(time + d) for d in (-0.4, 0.0, 0.4))
     acceleration = (speed_after - speed_before) / 0.8
     sideways = speed**2 * float(ego.path.curvature(np.array(s)))
     rock = min(speed / 10.0, 1.2) * 0.0012

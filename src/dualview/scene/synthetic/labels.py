@@ -78,20 +78,29 @@ def silhouette(model: ObjectModel, pose: Pose, view: View) -> tuple[float, float
     return float(mask.sum()) / scale**2, inside
 
 
-def look_at_objects(segmentation: np.ndarray, view: View, models: list[ObjectModel], poses: dict[int, Pose]) -> list[SeenObject]:
-    """All actors of `poses` that are in front of a camera: what it sees of them. Hidden ones have 0 visible pixels."""
-    boxes = visible_boxes(segmentation)
-    out = []
+@dataclass(frozen=True)
+class Glimpse:
+    """What one image holds of the actors near by: visible pixels and boxes, the view, and where everyone was at its exposure."""
+
+    view: View
+    boxes: dict[int, tuple[int, tuple[int, int, int, int]]]
+    poses: dict[int, Pose]
+
+
+def seen_objects(glimpse: Glimpse, models: list[ObjectModel], wanted: set[int]) -> list[SeenObject]:
+    """The `wanted` actors that are in front of a camera: what it sees of them. Hidden ones have 0 visible pixels."""
+    view, out = glimpse.view, []
     rotation, place = view.world_from_camera[:3, :3], view.world_from_camera[:3, 3]
-    for actor, pose in poses.items():
+    for actor in sorted(wanted & glimpse.poses.keys()):
+        pose = glimpse.poses[actor]
         local = (np.array([pose.x, pose.y, pose.z + models[actor].size[2] / 2]) - place) @ rotation
         reach = np.linalg.norm(models[actor].size) / 2
-        sideways = max(abs(local[0]) - reach, 0.0)
-        if actor not in boxes and (local[2] < -reach or sideways > (local[2] + reach) * view.width / view.intrinsics[0, 0]):
+        slope = max(view.intrinsics[0, 2], view.width - view.intrinsics[0, 2]) / view.intrinsics[0, 0]
+        if actor not in glimpse.boxes and (local[2] < -reach or abs(local[0]) - reach > (local[2] + reach) * slope):
             continue
         whole, inside = silhouette(models[actor], pose, view)
-        if whole < 1.0 and actor not in boxes:
+        if whole < 1.0 and actor not in glimpse.boxes:
             continue
-        pixels, box = boxes.get(actor, (0, (0, 0, 0, 0)))
+        pixels, box = glimpse.boxes.get(actor, (0, (0, 0, 0, 0)))
         out.append(SeenObject(actor, pixels, max(whole, float(pixels)), tuple(float(v) for v in box), inside))
     return out

@@ -9,7 +9,7 @@ import numpy as np
 
 from dualview.scene.synthetic.domains import Domain
 from dualview.scene.synthetic.headless import open_context
-from dualview.scene.synthetic.scene_model import FAR, GROUP_HIDDEN, NEAR, SceneModel
+from dualview.scene.synthetic.scene_model import FAR, GROUP_HIDDEN, GROUP_PAINTED, GROUP_SOLID, NEAR, SHADOW_AHEAD, SHADOW_REACH, SceneModel
 
 _SMALLEST = 1.2  # px, geoms whose radius looks smaller are not drawn
 
@@ -22,6 +22,16 @@ class View:
     width: int
     height: int
     world_from_camera: np.ndarray
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What a camera sees: picture uint8 [H, W, 3] RGB, actor of each pixel int [H, W] (-1 = scenery or sky), depth [H, W] (m along the optical
+    axis); picture and depth only if asked for."""
+
+    image: np.ndarray | None
+    actors: np.ndarray
+    depth: np.ndarray | None
 
 
 class Renderer:
@@ -39,6 +49,7 @@ class Renderer:
         self._option.geomgroup[:] = 1
         self._option.geomgroup[GROUP_HIDDEN] = 0
         self._camera = mj.MjvCamera()
+        self._shadows = shadows
         flag = mj.mjtRndFlag
         self._visual.flags[flag.mjRND_SHADOW] = shadows
         self._visual.flags[flag.mjRND_FOG] = 1
@@ -58,11 +69,34 @@ class Renderer:
             self._gl.free()
             self._gl = None
 
-    def look(self, view: View) -> None:
-        """Aim the camera: culls what it can't see and sets up the frustum. Call it after the world was posed."""
+    def shoot(self, view: View, colour: bool = True, depth: bool = False) -> Shot:
+        """A picture with its segmentation. Call it after the world was posed.
+
+        The segmentation comes first, of all that the frustum may hold; the picture is then drawn of only those geoms that it shows, and of
+        those near by that may throw a shadow into it.
+        """
+        place, forward = view.world_from_camera[:3, 3], view.world_from_camera[:3, 2]
+        self._select(view, self._visible(view))
+        geoms, z = self._segment(view, depth)
+        actors = np.where(geoms >= 0, self._scene.actor_of_geom[geoms], -1)
+        image = None
+        if colour:
+            seen = np.zeros(self._scene.model.ngeom, bool)
+            seen[geoms[geoms >= 0]] = True
+            seen |= (self._scene.base_group == GROUP_PAINTED) & self._visible(view)  # lamps and paint are small and many
+            if self._shadows:
+                away = self._scene.data.geom_xpos[:, :2] - (place[:2] + SHADOW_AHEAD * forward[:2])
+                radius = self._scene.model.geom_rbound
+                seen |= (np.hypot(away[:, 0], away[:, 1]) - radius < SHADOW_REACH) & (radius > 0.25) & (self._scene.base_group == GROUP_SOLID)
+            self._select(view, seen)
+            image = self._colour(view)
+        return Shot(image, actors, z)
+
+    def _select(self, view: View, shown: np.ndarray) -> None:
+        """Set up the scene with the geoms that `shown` [G] names, and aim the camera."""
         mj, scene, model = self._mj, self._scene, self._scene.model
         rotation, place = view.world_from_camera[:3, :3], view.world_from_camera[:3, 3]
-        model.geom_group[:] = np.where(self._visible(view), scene.base_group, GROUP_HIDDEN)
+        model.geom_group[:] = np.where(shown, scene.base_group, GROUP_HIDDEN)
         mj.mjv_updateScene(model, scene.data, self._option, None, self._camera, mj.mjtCatBit.mjCAT_ALL, self._visual)
         k = view.intrinsics
         left, right = -NEAR * k[0, 2] / k[0, 0], NEAR * (view.width - k[0, 2]) / k[0, 0]
@@ -72,11 +106,9 @@ class Renderer:
             camera.frustum_near, camera.frustum_far = NEAR, FAR
             camera.frustum_top, camera.frustum_bottom = NEAR * k[1, 2] / k[1, 1], -NEAR * (view.height - k[1, 2]) / k[1, 1]
             camera.frustum_center = (left + right) / 2
-        sun = scene.world.weather.sun
-        ahead = place[:2] + rotation[:2, 2] * 30.0
         for light in self._visual.lights[: self._visual.nlight]:
             if light.castshadow:  # the shadow map is spread around the light's axis
-                light.pos = np.array([*ahead, 0.0]) + sun * 60.0
+                light.pos = np.array([*(place[:2] + SHADOW_AHEAD * rotation[:2, 2]), 0.0]) + scene.world.weather.sun * 60.0
 
     def _visible(self, view: View) -> np.ndarray:
         model, data = self._scene.model, self._scene.data
@@ -98,40 +130,42 @@ class Renderer:
         self._visual.flags[flag.mjRND_IDCOLOR] = segment
         self._mj.mjr_render(self._mj.MjrRect(0, 0, view.width, view.height), self._visual, self._context)
 
-    def colour(self, view: View) -> np.ndarray:
-        """The picture, uint8 [H, W, 3] RGB, of the last `look`."""
+    def _colour(self, view: View) -> np.ndarray:
         self._draw(view, segment=False)
         image = np.empty((view.height, view.width, 3), np.uint8)
         self._mj.mjr_readPixels(image, None, self._mj.MjrRect(0, 0, view.width, view.height), self._context)
         return image[::-1]
 
-    def segmentation(self, view: View, depth: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
-        """Actor of each pixel, int32 [H, W] (-1 = scenery or sky), and, if asked for, depth along the optical axis, float64 [H, W] m."""
+    def _segment(self, view: View, depth: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """Geom of each pixel, int32 [H, W] (-1 = sky), and depth along the optical axis."""
         self._draw(view, segment=True)
         rectangle = self._mj.MjrRect(0, 0, view.width, view.height)
         image = np.empty((view.height, view.width, 3), np.uint8)
         buffer = np.empty((view.height, view.width), np.float32) if depth else None
         self._mj.mjr_readPixels(image, buffer, rectangle, self._context)
-        number = image[..., 0].astype(np.int32) | image[..., 1].astype(np.int32) << 8 | image[..., 2].astype(np.int32) << 16
+        number = image[..., 0].astype(np.int32)
+        number |= image[..., 1].astype(np.int32) << 8
         count = self._visual.ngeom
-        table = np.full(count + 1, -1, np.int32)
+        table = np.full(count + 2, -1, np.int32)
         geom_kind = int(self._mj.mjtObj.mjOBJ_GEOM)
         for geom in self._visual.geoms[:count]:
             if geom.segid >= 0 and geom.objtype == geom_kind:
-                table[geom.segid + 1] = self._scene.actor_of_geom[geom.objid]
-        actors = table[np.clip(number, 0, count)]
+                table[geom.segid + 1] = geom.objid
+        geoms = table[np.minimum(number, count + 1)]
         if buffer is None:
-            return actors[::-1], None
+            return geoms[::-1], None
         # The depth buffer is reversed: 1 at the near plane, 0 at the far one.
         z = NEAR * FAR / (NEAR + buffer.astype(np.float64) * (FAR - NEAR))
-        return actors[::-1], z[::-1]
+        return geoms[::-1], z[::-1]
 
 
-def soften_stairs(image: np.ndarray, threshold: int = 14) -> np.ndarray:
+def soften_stairs(image: np.ndarray, threshold: int = 12) -> np.ndarray:
     """Blur only across hard edges: stands in for multi-sampling, which doubles the cost of shadows."""
-    soft = cv2.GaussianBlur(image, (3, 3), 0.65)
-    edge = cv2.absdiff(image, cv2.GaussianBlur(image, (3, 3), 1.0)).max(-1)
-    return np.where((edge > threshold)[..., None], soft, image)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    edge = cv2.absdiff(grey, cv2.GaussianBlur(grey, (3, 3), 1.0)) > threshold
+    out = image.copy()
+    cv2.copyTo(cv2.GaussianBlur(image, (3, 3), 0.65), edge.astype(np.uint8), out)
+    return out
 
 
 class Film:

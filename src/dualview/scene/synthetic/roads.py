@@ -8,6 +8,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 
 from dualview.scene.synthetic.city import STOP_LINE, City
+from dualview.scene.synthetic.curves import EvenCurve
 
 DIRECTIONS = {"north": (True, 1), "south": (True, -1), "east": (False, 1), "west": (False, -1)}  # (along v, sign)
 
@@ -55,6 +56,13 @@ class Path:
         self.stops = stops
         self._spline = CubicSpline(coarse, resampled)
         self.samples = self._spline(np.arange(0.0, self.length, 1.0))  # [K, 2], one each metre, for quick look-ups
+        slopes = self._spline(coarse, 1)
+        step = self.length / count
+        self._x, self._y = (EvenCurve(0.0, step, resampled[:, k], slopes[:, k]) for k in range(2))
+
+    def point(self, distance: float) -> tuple[float, float]:
+        """World point (x, y) at one distance along the path: `position` for a single number, and quick."""
+        return self._x(distance), self._y(distance)
 
     def position(self, distance: np.ndarray | float) -> np.ndarray:
         """World points [..., 2] at distances along the path; straight on beyond its ends."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +19,7 @@ from dualview.scene.synthetic.world import World
 
 FAR = 420.0  # m, nothing is drawn beyond
 NEAR = 0.25  # m
+SHADOW_AHEAD, SHADOW_REACH = 24.0, 36.0  # m: shadows are drawn around a point so far ahead of the camera, so far each way
 GROUP_SOLID, GROUP_PAINTED, GROUP_HIDDEN = 0, 3, 5
 LAMP_COLOURS = ((1.0, 0.12, 0.08), (1.0, 0.72, 0.10), (0.15, 0.95, 0.35))
 LAMP_OFF = (0.06, 0.06, 0.06)
@@ -39,6 +40,7 @@ class SceneModel:
     limbs: list[tuple[int, int, Limb, np.ndarray, np.ndarray]]  # actor, geom, limb, geom position and quaternion at rest
     lamps: list[tuple[int, SignalHead, int]]  # geom, head, which lamp
     reflectivity: np.ndarray  # [G]
+    posed: dict[int, Pose] = field(default_factory=dict)  # where everyone was last put, by actor
 
     def pose_all(self, time: float, around: np.ndarray, radius: float = 160.0) -> None:
         """Put every moving actor near `around` (x, y) where it is at `time`, and light the signals.
@@ -48,10 +50,11 @@ class SceneModel:
         data = self.data
         poses: dict[int, Pose] = {}
         for index, actor in enumerate(self.world.actors):
-            mocap = self.mocap_of_actor[index]
-            if not actor.moving or np.abs(data.mocap_pos[mocap, :2] - around).max() > radius:
+            last = self.posed[index]
+            if not actor.moving or abs(last.x - around[0]) > radius or abs(last.y - around[1]) > radius:
                 continue
-            pose = poses[index] = actor.pose(time)
+            mocap = self.mocap_of_actor[index]
+            pose = self.posed[index] = poses[index] = actor.pose(time)
             data.mocap_pos[mocap] = (pose.x, pose.y, pose.z)
             data.mocap_quat[mocap] = (np.cos(pose.yaw / 2), 0, 0, np.sin(pose.yaw / 2))
         for index, geom, limb, position, quaternion in self.limbs:
@@ -75,8 +78,8 @@ class SceneModel:
 
     def place_everyone(self, time: float) -> None:
         """Put all actors, the far ones too, where they are at `time`: before a drive begins."""
-        poses = [actor.pose(time) for actor in self.world.actors]
-        for mocap, pose in zip(self.mocap_of_actor, poses, strict=True):
+        poses = self.posed = {index: actor.pose(time) for index, actor in enumerate(self.world.actors)}
+        for mocap, pose in zip(self.mocap_of_actor, poses.values(), strict=True):
             self.data.mocap_pos[mocap] = (pose.x, pose.y, pose.z)
             self.data.mocap_quat[mocap] = (np.cos(pose.yaw / 2), 0, 0, np.sin(pose.yaw / 2))
         for index, geom, limb, position, quaternion in self.limbs:
@@ -141,7 +144,7 @@ def build_scene_model(mujoco: ModuleType, world: World, scenery: Scenery, image_
     spec.visual.global_.offheight, spec.visual.global_.offwidth = image_size
     spec.visual.quality.shadowsize, spec.visual.quality.offsamples = max(shadows, 1), samples
     spec.visual.map.znear, spec.visual.map.zfar = NEAR, FAR
-    spec.visual.map.shadowclip, spec.visual.map.shadowscale = 46.0, 1.0
+    spec.visual.map.shadowclip, spec.visual.map.shadowscale = SHADOW_REACH, 1.0
     spec.visual.map.fogstart, spec.visual.map.fogend = 0.06 * weather.fog_end, weather.fog_end
     spec.visual.rgba.fog = [*weather.horizon, 1.0]
     light = np.asarray(domain.sun_colour)

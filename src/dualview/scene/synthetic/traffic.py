@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.interpolate import CubicHermiteSpline
-
+from scipy.spatial import cKDTree
 from dualview.scene.synthetic.actors import Actor, MovingActor, StaticActor
 from dualview.scene.synthetic.city import City, signal_state, walk_allowed
+from dualview.scene.synthetic.curves import EvenCurve
 from dualview.scene.synthetic.domains import Domain
 from dualview.scene.synthetic.object_model import Catalogue, ObjectModel
 from dualview.scene.synthetic.roads import Leg, Path, all_legs, random_route, sidewalk_route
@@ -39,6 +39,7 @@ class _Mover:
     trailer: ObjectModel | None = None
     person: bool = False
     history: list[tuple[float, float]] = field(default_factory=list)
+    walled: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # metres of the path at which something still is in the way
 
     def front(self) -> float:
         """Distance along the path of the front bumper."""
@@ -87,7 +88,17 @@ class Simulation:
             direction = np.array([np.cos(yaw), np.sin(yaw)]) if length >= width else np.array([-np.sin(yaw), np.cos(yaw)])
             for r in (np.arange(count) - (count - 1) / 2) / count * max(length, width):
                 discs.append([actor.rest.x + direction[0] * r, actor.rest.y + direction[1] * r, radius - 0.35])
-        self._still = np.array(discs) if discs else np.zeros((0, 3))
+        still_discs = np.array(discs) if discs else np.zeros((0, 3))
+        tree = cKDTree(still_discs[:, :2])
+        for mover in movers:
+            if mover.person or not len(still_discs):
+                continue
+            near = tree.query_ball_point(mover.path.samples, 4.0)
+            width = mover.model.size[1] / 2 + 0.15
+            mover.walled = np.array([
+                k for k, found in enumerate(near)
+                if found and (np.hypot(*(still_discs[found, :2] - mover.path.samples[k]).T) < still_discs[found, 2] + width).any()
+            ], int)  # fmt: skip
 
     def _leader(self, mover: _Mover, index: int, discs: np.ndarray, owner: np.ndarray, velocities: np.ndarray) -> tuple[float, float]:
         """Gap (m) to whatever is in the way ahead, and its speed along the way; infinite if the way is free."""
@@ -97,10 +108,12 @@ class Simulation:
         way = mover.path.samples[first : first + reach]
         if len(way) == 0:
             return np.inf, 0.0
+        wall = mover.walled[np.searchsorted(mover.walled, first) :]
+        standing = max(wall[0] - front - 0.3, 0.05) if len(wall) and wall[0] < first + reach else np.inf
         near = np.abs(discs[:, :2] - way[len(way) // 2]).max(1) < reach / 2 + 6
         near &= owner != index
         if not near.any():
-            return np.inf, 0.0
+            return standing, 0.0
         candidates = discs[near]
         distance = np.hypot(way[:, None, 0] - candidates[None, :, 0], way[:, None, 1] - candidates[None, :, 1])
         people = owner[near] == -2
@@ -108,12 +121,13 @@ class Simulation:
         blocked = distance < candidates[None, :, 2] + mover.model.size[1] / 2 + margin
         hit = blocked.any(1)
         if not hit.any():
-            return np.inf, 0.0
+            return standing, 0.0
         at = int(np.argmax(hit))
         who = np.flatnonzero(blocked[at])
         heading = mover.path.heading(float(first + at))
         speeds = velocities[near][who] @ np.array([np.cos(heading), np.sin(heading)])
-        return max(first + at - front - 0.3, 0.05), float(max(speeds.min(), 0.0))
+        gap = max(first + at - front - 0.3, 0.05)
+        return (gap, float(max(speeds.min(), 0.0))) if gap < standing else (standing, 0.0)
 
     def _light(self, mover: _Mover, time: float) -> float:
         """Distance (m) to a stop line that must not be passed now; infinite if none."""
@@ -153,11 +167,10 @@ class Simulation:
         times = np.arange(0.0, WARM_UP + seconds + 2.0 + STEP / 2, STEP) - WARM_UP
         for time in times:
             parts = [m.discs() for m in self.movers]
-            owner = np.concatenate([np.full(len(self._still), -1)]
-                                   + [np.full(len(p), -2 if m.person else n) for n, (m, p) in enumerate(zip(self.movers, parts, strict=True))])  # fmt: skip
-            discs = np.concatenate([self._still, *parts])
+            owner = np.concatenate([np.full(len(p), -2 if m.person else n) for n, (m, p) in enumerate(zip(self.movers, parts, strict=True))])
+            discs = np.concatenate(parts)
             velocities = np.zeros((len(discs), 2))
-            start = len(self._still)
+            start = 0
             for mover, part in zip(self.movers, parts, strict=True):
                 heading = mover.path.heading(mover.distance)
                 velocities[start : start + len(part)] = mover.speed * np.array([np.cos(heading), np.sin(heading)])
@@ -194,7 +207,7 @@ class Simulation:
         out = []
         for mover in self.movers:
             s, v = np.array(mover.history).T
-            travel = CubicHermiteSpline(times, s, v)
+            travel = EvenCurve(times[0], STEP, s, v)
             crossings = tuple((a, b) for a, b, _, _ in mover.waits) if mover.person else None
             group = f"road train {mover.name}" if mover.trailer is not None else ""
             out.append(MovingActor(mover.name, mover.model, mover.colour, mover.path, travel, 0.0, crossings, group))
