@@ -13,7 +13,12 @@ from dualview.detectors.dual_view import Prediction
 from dualview.supervision.center_targets import CenterLossConfig, center_losses, center_targets
 from dualview.supervision.denoising import DenoisingTargets
 from dualview.supervision.depth_loss import dense_depth_loss, depth_distribution_loss, depth_target
-from dualview.supervision.detection_loss import DetectionLossConfig, denoising_losses, layer_losses
+from dualview.supervision.detection_loss import (
+    DetectionLossConfig,
+    average_count,
+    denoising_losses,
+    layer_losses,
+)
 from dualview.supervision.ground_truth import GroundTruth
 from dualview.supervision.matching import Matches, MatchingConfig, match
 from dualview.training.recipe import LossSettings
@@ -90,17 +95,24 @@ class LossPlan:
         if prediction.bev is not None and bev is not None and self.settings.lift_depth > 0:
             target = depth_target(depth, bev.image_stride, bev.depth_bins)
             probability = prediction.bev.depth_logits.float().softmax(2)
-            losses["depth/lift"] = depth_distribution_loss(probability, target, self.settings.lift_depth)
+            loss = depth_distribution_loss(probability, target, self.settings.lift_depth)
+            losses["depth/lift"] = loss * _share(target.count)
         if prediction.dense_depth and self.settings.dense_depth > 0:
-            limit = self.settings.max_depth
-            strides = self.detector.backbone.strides
-            maps = [
-                nearest_depth(depth.clamp(max=limit), strides[i]) for i in range(len(prediction.dense_depth))
-            ]
-            losses["depth/dense"] = dense_depth_loss(
-                prediction.dense_depth, maps, limit, self.settings.dense_depth
-            )
+            limit, levels = self.settings.max_depth, len(prediction.dense_depth)
+            total = depth.new_zeros(())
+            for level, stride in zip(prediction.dense_depth, self.detector.backbone.strides, strict=False):
+                known = nearest_depth(depth.clamp(max=limit), stride)
+                loss = dense_depth_loss([level], [known], limit, self.settings.dense_depth / levels)
+                total = total + loss * _share((known > 0).sum())
+            losses["depth/dense"] = total
         return losses
+
+
+def _share(count: Tensor) -> Tensor:
+    """Factor on a mean over `count` items of this process, so that the average over processes is the mean
+    over all their items.
+    """
+    return count / average_count(count)
 
 
 def match_many(

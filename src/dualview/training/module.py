@@ -26,7 +26,7 @@ from dualview.training.lightning import lightning
 from dualview.training.losses import LossPlan
 from dualview.training.recipe import OptimizerSettings, Recipe
 from dualview.training.samples import TrainingBatch
-from dualview.training.stream_state import StreamState, from_plain, to_plain
+from dualview.training.stream_state import StreamState, from_plain, map_tensors, to_plain
 
 _WARM_UP_FROM = 1 / 3  # of the learning rate
 
@@ -89,10 +89,17 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             prediction = self.detector(inputs, state.memory, made[0] if made else None)
         targets, remembered = self._denoising_targets(prediction, made, state)
-        losses = self.loss_plan.losses(prediction, batch.truths, batch.depth, targets)
+        finite = is_finite(prediction)
+        # Losses may stop the process on numbers that aren't (a GPU's assertions can't be caught); every
+        # process must compute them, since they count over all. So they are computed on something, and the sum
+        # is spoilt afterwards.
+        judged = prediction if finite else map_tensors(prediction, torch.nan_to_num)
+        losses = self.loss_plan.losses(judged, batch.truths, batch.depth, targets)
         total = torch.stack(list(losses.values())).sum()
-        self.last_losses = {name: float(value.detach()) for name, value in losses.items()}
-        self.last_losses["total"] = float(total.detach())
+        if not finite:
+            total = total * torch.nan
+        values = torch.stack([*losses.values(), total]).detach().tolist()  # one wait for the GPU
+        self.last_losses = dict(zip([*losses, "total"], values, strict=True))
         self.last_prediction = prediction
         self.stream = StreamState(prediction.memory, remembered)
         self._forget_broken()
@@ -125,7 +132,7 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         faults = [
             name for name, value in self.last_losses.items() if not math.isfinite(value) and name != "total"
         ]
-        return [f"{', '.join(faults[:4])} of {source}" for source in batch.sources]
+        return [f"{', '.join(faults[:4]) or 'predictions'} of {source}" for source in batch.sources]
 
     # ---- around the optimiser
     # ------------------------------------------------------------------------------------------
@@ -214,6 +221,15 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
     def best_weights(self) -> DualView:
         """The detector to keep: averaged weights if there are any."""
         return self.detector if self.averaged is None else self.averaged.module
+
+
+def is_finite(prediction: Prediction) -> bool:
+    """Whether the numbers that losses judge are all finite."""
+    last = prediction.decoder.layers[-1]
+    judged = [last.class_logits, last.anchors]
+    if prediction.bev is not None:
+        judged.append(prediction.bev.depth_logits)
+    return bool(torch.stack([value.isfinite().all() for value in judged]).all())
 
 
 def learning_rate_factor(step: int, steps: int, settings: OptimizerSettings) -> float:

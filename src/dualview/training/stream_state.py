@@ -5,6 +5,7 @@ checkpoint.
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import UnionType
 from typing import Any
@@ -66,7 +67,7 @@ class StreamState:
 
     def to(self, device: torch.device | str) -> StreamState:
         """The same state on another device."""
-        return typing.cast(StreamState, _map_tensors(self, lambda tensor: tensor.to(device)))
+        return typing.cast(StreamState, map_tensors(self, lambda tensor: tensor.to(device)))
 
 
 def to_plain(value: Any) -> Any:
@@ -92,9 +93,12 @@ def _zeroed(values: Tensor, slots: Tensor) -> Tensor:
     return torch.where(slots.view(-1, *[1] * (values.dim() - 1)), 0, values)
 
 
-def _map_tensors(value: Any, change: Any) -> Any:
+def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A (nested) dataclass, list or tuple with every tensor in it changed."""
     if isinstance(value, Tensor):
         return change(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: _map_tensors(getattr(value, f.name), change) for f in fields(value)})
+        return replace(value, **{f.name: map_tensors(getattr(value, f.name), change) for f in fields(value)})
+    if isinstance(value, list | tuple):
+        return type(value)(map_tensors(item, change) for item in value)
     return value

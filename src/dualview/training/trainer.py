@@ -125,6 +125,7 @@ def make_trainer(
         num_nodes=recipe.nodes,
         # First frames don't reach every parameter (nothing is remembered yet).
         strategy="ddp_find_unused_parameters_true" if several else "auto",
+        sync_batchnorm=several and torch.cuda.is_available() and recipe.accelerator != "cpu",
         precision="32-true",  # mixed precision is the module's own matter: losses stay in float32
         max_steps=recipe.steps,
         max_epochs=1,

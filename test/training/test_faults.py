@@ -1,0 +1,127 @@
+"""What goes wrong in training is named, and costs as little as it must."""
+
+import errno
+import re
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import dualview
+from dualview.errors import BagError
+from dualview.training.bag_index import IndexSettings, find_recordings, index_recordings
+from dualview.training.callbacks import CheckpointError
+from dualview.training.lightning import lightning
+from dualview.training.module import TrainingDivergedError
+from dualview.training.recipe import recipe_from_dict
+from dualview.training.trainer import train
+
+
+class PoisonedBatch(lightning().Callback):
+    """Calibrations that aren't numbers, in the batches given: they reach the depth network's batch
+    statistics.
+    """
+
+    def __init__(self, *batches: int) -> None:
+        self.batches = batches
+
+    def on_train_batch_start(self, trainer, module, batch, index) -> None:
+        if module.batches_seen in self.batches:
+            batch.inputs.intrinsics[:] = float("nan")
+
+
+class Steps(lightning().Callback):
+    def __init__(self) -> None:
+        self.weights: list[torch.Tensor] = []
+        self.statistics: list[torch.Tensor] = []
+
+    def on_train_batch_end(self, trainer, module, *unused) -> None:
+        self.weights.append(module.detector.decoder.initial_anchors.detach().clone())
+        self.statistics.append(module.detector.bev_branch.depth_net.camera_norm.running_mean.clone())
+
+
+def test_a_batch_that_is_not_finite_is_named_and_passed_over(small_recipe, tmp_path, capsys) -> None:
+    seen = Steps()
+    recipe = recipe_from_dict({**small_recipe, "steps": 4})
+    result = train(recipe, tmp_path / "run", callbacks=(PoisonedBatch(1), seen), progress_bar=False)
+    said = capsys.readouterr().out
+    assert "step 1: not finite:" in said and "drive" in said and "slot 0" in said and "passed over" in said
+    assert torch.equal(seen.weights[0], seen.weights[1]) and not torch.equal(seen.weights[1], seen.weights[2])
+    assert torch.equal(seen.statistics[0], seen.statistics[1])  # nor did its statistics stay
+    assert not torch.equal(seen.statistics[1], seen.statistics[2])
+    assert result.steps == 4 and all(v.isfinite().all() for v in load_file(result.weights).values())
+
+
+def test_too_many_of_them_end_the_run_with_a_sentence(small_recipe, tmp_path) -> None:
+    recipe = recipe_from_dict({**small_recipe, "steps": 6, "max_bad_steps": 2})
+    with pytest.raises(TrainingDivergedError, match=r"3 steps weren't finite.*learning_rate"):
+        train(recipe, tmp_path / "run", callbacks=(PoisonedBatch(1, 2, 3),), progress_bar=False)
+
+
+class SmallFiles(lightning().Callback):
+    """From step 4 on, files can't grow beyond 20 kB: writing fails in the middle, as on a full disk."""
+
+    def on_train_batch_start(self, trainer, module, batch, index) -> None:
+        if trainer.global_step == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+
+def test_a_full_disk_leaves_the_former_checkpoint_whole(small_recipe, tmp_path) -> None:
+    recipe = recipe_from_dict({**small_recipe, "steps": 9, "checkpoint_every": 3})
+    folder = tmp_path / "run"
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"checkpoint of step 6 can't be written.* former checkpoint is untouched"
+        ):
+            train(recipe, folder, callbacks=(SmallFiles(),), progress_bar=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert not list(folder.glob(".*partial"))
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert dualview.load(folder / "weights.safetensors", device="cpu").config.image_size == (64, 96)
+    assert train(recipe, folder, resume=True, progress_bar=False).steps == 9
+
+
+def test_a_full_disk_while_indexing_is_said_so(drives, small_recipe, tmp_path, monkeypatch) -> None:
+    recipe = recipe_from_dict(small_recipe)
+    from dualview.scene.rig import load_rig
+    from dualview.training import bag_index
+    from dualview.training.data_module import index_settings
+
+    def full(*arguments, **named):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(bag_index.np, "savez", full)
+    settings = index_settings(recipe.detector_config(), recipe.data)
+    with pytest.raises(BagError, match="no room left"):
+        index_recordings(
+            find_recordings([str(drives)]), load_rig(recipe.data.rig), settings, tmp_path, "skip"
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def with_truncated(drives, tmp_path) -> Path:
+    folder = tmp_path / "some"
+    folder.mkdir()
+    good = (drives / "drive0.mcap").read_bytes()
+    (folder / "a_whole.mcap").write_bytes(good)
+    (folder / "b_truncated.mcap").write_bytes(good[: len(good) * 2 // 3])
+    return folder
+
+
+def test_a_truncated_recording_stops_or_is_left_out(small_recipe, with_truncated, tmp_path) -> None:
+    from dualview.scene.rig import load_rig
+
+    rig = load_rig(small_recipe["data"]["rig"])
+    settings = IndexSettings((64, 96), ("car", "pedestrian"))
+    found = find_recordings([str(with_truncated)])
+    with pytest.raises(BagError, match="b_truncated"):
+        index_recordings(found, rig, settings, tmp_path / "cache")
+    said: list[str] = []
+    drives = index_recordings(found, rig, settings, tmp_path / "cache", "skip", said.append)
+    assert [Path(d.source).name for d in drives] == ["a_whole.mcap"]
+    assert any(re.search("left out: .*b_truncated", line) for line in said)
+    assert not list((tmp_path / "cache").glob(".*"))
