@@ -6,15 +6,19 @@ The node's subscriptions come from the rig file. `camera_namespace:=NS` remaps e
 sensors into a namespace.
 """
 
-from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode
 from launch_ros.substitutions import FindPackageShare
 
+from launch import LaunchDescription
+
 ARGUMENTS = {
     "rig": ("", "rig: a name in config/rigs or a path to a YAML file; empty: what params_file says"),
-    "weights": ("", "detector: a preset, a name in models/, or a path to a .safetensors file; empty: what params_file says"),
+    "weights": (
+        "",
+        "detector: a preset, a name in models/, or a path to a .safetensors file; empty: what params_file says",
+    ),
     "device": ("", "auto, cpu, cuda or cuda:N; empty: what params_file says"),
     "namespace": ("", "namespace of the node"),
     "use_sim_time": ("false", "follow /clock, for recordings"),
@@ -39,7 +43,9 @@ def start_node(context, *args, **kwargs):
     remappings = []
     if value["camera_namespace"]:
         if not value["rig"]:
-            raise RuntimeError("camera_namespace needs the argument rig as well: the topics to remap are the rig's")
+            raise RuntimeError(
+                "camera_namespace needs the argument rig as well: the topics to remap are the rig's"
+            )
         remappings = topic_remappings(value["rig"], value["camera_namespace"])
     return [
         LifecycleNode(
@@ -48,7 +54,10 @@ def start_node(context, *args, **kwargs):
             name="dualview_node",
             namespace=value["namespace"],
             output="screen",
-            parameters=[value["params_file"], {**given, "use_sim_time": value["use_sim_time"].lower() == "true"}],
+            parameters=[
+                value["params_file"],
+                {**given, "use_sim_time": value["use_sim_time"].lower() == "true"},
+            ],
             remappings=remappings,
             arguments=["--ros-args", "--log-level", value["log_level"]],
         )
@@ -60,8 +69,13 @@ def generate_launch_description() -> LaunchDescription:
     default_file = PathJoinSubstitution([FindPackageShare("dualview"), "config", "dualview.yaml"])
     return LaunchDescription(
         [
-            *[DeclareLaunchArgument(name, default_value=default, description=text) for name, (default, text) in ARGUMENTS.items()],
-            DeclareLaunchArgument("params_file", default_value=default_file, description="parameters of the node"),
+            *[
+                DeclareLaunchArgument(name, default_value=default, description=text)
+                for name, (default, text) in ARGUMENTS.items()
+            ],
+            DeclareLaunchArgument(
+                "params_file", default_value=default_file, description="parameters of the node"
+            ),
             OpaqueFunction(function=start_node),
         ]
     )

@@ -5,7 +5,6 @@
 Player, node and recorder are separate processes, as on a vehicle; all ends when the recording does.
 """
 
-from launch import LaunchDescription
 from launch.actions import (
     DeclareLaunchArgument,
     EmitEvent,
@@ -20,6 +19,8 @@ from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
 
 ARGUMENTS = {
     "rig": ("synthetic", "rig of the recording"),
@@ -37,16 +38,39 @@ _LAST_FRAMES = 3.0  # s for the node and the recorder to finish
 
 def processes(context, *args, **kwargs):
     """Player and recorder, once the arguments have values."""
-    value = {name: LaunchConfiguration(name).perform(context) for name in ("bag", "rig", "rate", "loop", "record")}
-    play = ["dualview", "replay", value["bag"], "--rate", value["rate"], "--rig", value["rig"], "--wait-for", "/dualview_node/tracks"]
+    value = {
+        name: LaunchConfiguration(name).perform(context) for name in ("bag", "rig", "rate", "loop", "record")
+    }
+    play = [
+        "dualview",
+        "replay",
+        value["bag"],
+        "--rate",
+        value["rate"],
+        "--rig",
+        value["rig"],
+        "--wait-for",
+        "/dualview_node/tracks",
+    ]
     if value["loop"].lower() == "true":
         play.append("--loop")
     player = ExecuteProcess(cmd=play, name="dualview_replay", output="screen")
-    finish = TimerAction(period=_LAST_FRAMES, actions=[EmitEvent(event=Shutdown(reason="the recording has ended"))])
+    finish = TimerAction(
+        period=_LAST_FRAMES, actions=[EmitEvent(event=Shutdown(reason="the recording has ended"))]
+    )
     actions = [player, RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[finish]))]
     if value["record"]:
         topics = [f"/dualview_node/{topic}" for topic in RECORDED] + ["/diagnostics"]
-        record = ["dualview", "record", value["record"], *topics, "--use-sim-time", "--overwrite", "--rig", value["rig"]]
+        record = [
+            "dualview",
+            "record",
+            value["record"],
+            *topics,
+            "--use-sim-time",
+            "--overwrite",
+            "--rig",
+            value["rig"],
+        ]
         actions.insert(0, ExecuteProcess(cmd=record, name="dualview_record", output="screen"))
     return actions
 
@@ -59,7 +83,9 @@ def rviz(context, *args, **kwargs):
 
 
 def _include(file, **arguments):
-    source = PythonLaunchDescriptionSource(PathJoinSubstitution([FindPackageShare("dualview"), "launch", file]))
+    source = PythonLaunchDescriptionSource(
+        PathJoinSubstitution([FindPackageShare("dualview"), "launch", file])
+    )
     return IncludeLaunchDescription(source, launch_arguments=list(arguments.items()))
 
 
@@ -70,8 +96,13 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             DeclareLaunchArgument("bag", description="recording: rosbag2 folder, .mcap, .db3 or ROS 1 .bag"),
-            *[DeclareLaunchArgument(name, default_value=default, description=text) for name, (default, text) in ARGUMENTS.items()],
-            DeclareLaunchArgument("params_file", default_value=default_file, description="parameters of the node"),
+            *[
+                DeclareLaunchArgument(name, default_value=default, description=text)
+                for name, (default, text) in ARGUMENTS.items()
+            ],
+            DeclareLaunchArgument(
+                "params_file", default_value=default_file, description="parameters of the node"
+            ),
             _include("perception.launch.py", use_sim_time="true", **node_arguments),
             OpaqueFunction(function=processes),
             OpaqueFunction(function=rviz),

@@ -36,12 +36,23 @@ def cpu_seconds(pid: int, thread: int | None = None) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", help="default: the narrow detector described above")
     parser.add_argument("--seconds", type=int, default=20)
-    parser.add_argument("--threshold", type=float, default=0.0, help="score_threshold; 0 publishes all instances of random weights")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.0,
+        help="score_threshold; 0 publishes all instances of random weights",
+    )
     parser.add_argument("--one-core", action="store_true", help="bind the node to one core")
-    parser.add_argument("--priority", action="store_true", help="run player and node before everything else (needs root): a busy machine")
+    parser.add_argument(
+        "--priority",
+        action="store_true",
+        help="run player and node before everything else (needs root): a busy machine",
+    )
     arguments = parser.parse_args()
     if arguments.priority:
         os.nice(-15)  # inherited by the processes
@@ -52,15 +63,16 @@ def main() -> int:
 
     prepare_this_process()
     import rclpy
-    from rclpy.qos import qos_profile_sensor_data
-
     from dualview.msg import Latency, TrackedObject3DArray
+    from rclpy.qos import qos_profile_sensor_data
 
     with tempfile.TemporaryDirectory() as folder:
         rig_file, bag = Path(folder) / "rig.yaml", Path(folder) / "drive.mcap"
         drive = Drive(write_rig(rig_file, rig_dict(6)), size=(900, 1600))
         drive.write(bag, 10 * arguments.seconds)
-        weights = arguments.weights or str(save_smallest_detector(Path(folder) / "narrow.safetensors", (128, 352)))
+        weights = arguments.weights or str(
+            save_smallest_detector(Path(folder) / "narrow.safetensors", (128, 352))
+        )
         command = [sys.executable, "-m", "dualview"]
         environment = child_environment({**os.environ, "OMP_NUM_THREADS": "1"})
         node_command = [*command, "run", "--rig", str(rig_file), "--weights", weights, "--device", "cpu", "--use-sim-time",
@@ -73,8 +85,12 @@ def main() -> int:
         stages: list[Latency] = []
         counts: list[int] = []
         name = "/dualview_node"
-        listener.create_subscription(Latency, f"{name}/debug/latency", lambda m: stages.append(m), qos_profile_sensor_data)
-        listener.create_subscription(TrackedObject3DArray, f"{name}/tracks", lambda m: counts.append(len(m.objects)), 10)
+        listener.create_subscription(
+            Latency, f"{name}/debug/latency", lambda m: stages.append(m), qos_profile_sensor_data
+        )
+        listener.create_subscription(
+            TrackedObject3DArray, f"{name}/tracks", lambda m: counts.append(len(m.objects)), 10
+        )
         player = None
         try:
             player = subprocess.Popen([*command, "replay", str(bag), "--rig", str(rig_file)], env=environment)
@@ -85,7 +101,11 @@ def main() -> int:
             first = len(stages)
             while player.poll() is None:
                 rclpy.spin_once(listener, timeout_sec=0.1)
-            seconds, cpu, receiving = time.monotonic() - begin, cpu_seconds(pid) - cpu, cpu_seconds(pid, pid) - receiving
+            seconds, cpu, receiving = (
+                time.monotonic() - begin,
+                cpu_seconds(pid) - cpu,
+                cpu_seconds(pid, pid) - receiving,
+            )
         finally:
             for process in (player, node_process):
                 if process is not None and process.poll() is None:
@@ -95,7 +115,9 @@ def main() -> int:
     frames = len(stages) - first
     table = {part: np.array([getattr(m, part) for m in stages[first:]]) for part in PARTS}
     table["outside the network"] = table["assemble"] + table["preprocess"] + table["publish"]
-    print(f"{frames} of {10 * arguments.seconds} frames, {np.mean(counts):.0f} tracks each, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{frames} of {10 * arguments.seconds} frames, {np.mean(counts):.0f} tracks each, load {os.getloadavg()[0]:.1f}"
+    )
     print(f"{'ms':22s}{'p50':>8s}{'p95':>8s}{'p99':>8s}")
     for part, values in table.items():
         print(f"{part:22s}" + "".join(f"{np.percentile(values, p):8.1f}" for p in (50, 95, 99)))

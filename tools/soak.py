@@ -35,7 +35,9 @@ def process_size(pid: int) -> tuple[float, int, int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=10.0, help="after the warm-up")
     parser.add_argument("--warm-up", type=float, default=2.0, help="minutes")
     parser.add_argument("--bag", help="default: a drive of 10 s with six 320x180 cameras, made on the spot")
@@ -50,10 +52,9 @@ def main() -> int:
 
     prepare_this_process()
     import rclpy
+    from dualview.msg import BevMap, TrackedObject3DArray
     from rclpy.qos import qos_profile_sensor_data
     from visualization_msgs.msg import MarkerArray
-
-    from dualview.msg import BevMap, TrackedObject3DArray
 
     with tempfile.TemporaryDirectory() as folder:
         bag, rig = arguments.bag, arguments.rig
@@ -61,11 +62,16 @@ def main() -> int:
             rig, bag = f"{folder}/rig.yaml", f"{folder}/drive.mcap"
             Drive(write_rig(Path(rig), rig_dict(6))).write(Path(bag), 100)
         weights = arguments.weights or str(save_smallest_detector(Path(folder) / "smallest.safetensors"))
-        command, environment = [sys.executable, "-m", "dualview"], child_environment({**os.environ, "OMP_NUM_THREADS": "1"})
-        log = open(f"{folder}/node.log", "wb")  # noqa: SIM115
+        command, environment = (
+            [sys.executable, "-m", "dualview"],
+            child_environment({**os.environ, "OMP_NUM_THREADS": "1"}),
+        )
+        log = open(f"{folder}/node.log", "wb")
         node = subprocess.Popen([*command, "run", "--rig", rig, "--weights", weights, "--device", "cpu", "--use-sim-time", "--ros-args",
                                  "-p", "score_threshold:=0.0"], env=environment, stdout=log, stderr=log)  # fmt: skip
-        player = subprocess.Popen([*command, "replay", bag, "--rig", rig, "--loop", "--rate", str(arguments.rate)], env=environment)
+        player = subprocess.Popen(
+            [*command, "replay", bag, "--rig", rig, "--loop", "--rate", str(arguments.rate)], env=environment
+        )
         rclpy.init()
         listener = rclpy.create_node("soak")
         published, ids = [0], set()
@@ -77,7 +83,9 @@ def main() -> int:
         listener.create_subscription(TrackedObject3DArray, "/dualview_node/tracks", count, 10)
         # somebody subscribes to everything, so that everything is made
         listener.create_subscription(MarkerArray, "/dualview_node/markers", lambda m: None, 10)
-        listener.create_subscription(BevMap, "/dualview_node/bev/features", lambda m: None, qos_profile_sensor_data)
+        listener.create_subscription(
+            BevMap, "/dualview_node/bev/features", lambda m: None, qos_profile_sensor_data
+        )
         samples: list[tuple[float, float]] = []
         begin = next_sample = time.monotonic()
         first: tuple[float, int, int] | None = None
@@ -95,7 +103,10 @@ def main() -> int:
                         first = first or size
                         samples.append((minutes, size[0]))
                     if round((minutes * 60) / 5) % 12 == 0:
-                        print(f"{minutes:5.1f} min  {size[0]:7.1f} MB  {size[1]} threads  {size[2]} files  {published[0]} frames", flush=True)
+                        print(
+                            f"{minutes:5.1f} min  {size[0]:7.1f} MB  {size[1]} threads  {size[2]} files  {published[0]} frames",
+                            flush=True,
+                        )
             last = process_size(node.pid) if node.poll() is None else (0.0, 0, 0)
         finally:
             for process in (player, node):

@@ -28,9 +28,17 @@ def test_every_argument_is_described(name: str) -> None:
 
 def test_perception_starts_the_node_with_its_parameter_file() -> None:
     _, description = load_launch_file("perception.launch.py")
-    assert {"rig", "weights", "device", "params_file", "namespace", "use_sim_time"} <= set(description.arguments())
-    (node,) = description.actions(rig="nuscenes", weights="dualview-r50", use_sim_time="true", namespace="vehicle")
-    assert (node.kwargs["package"], node.kwargs["executable"], node.kwargs["name"]) == ("dualview", "dualview_node", "dualview_node")
+    assert {"rig", "weights", "device", "params_file", "namespace", "use_sim_time"} <= set(
+        description.arguments()
+    )
+    (node,) = description.actions(
+        rig="nuscenes", weights="dualview-r50", use_sim_time="true", namespace="vehicle"
+    )
+    assert (node.kwargs["package"], node.kwargs["executable"], node.kwargs["name"]) == (
+        "dualview",
+        "dualview_node",
+        "dualview_node",
+    )
     assert node.kwargs["namespace"] == "vehicle"
     file, given = node.kwargs["parameters"]
     assert given == {"rig": "nuscenes", "weights": "dualview-r50", "use_sim_time": True}
@@ -75,14 +83,18 @@ def test_replay_starts_player_node_recorder_and_rviz() -> None:
     _, description = load_launch_file("replay.launch.py")
     with pytest.raises(AssertionError, match="argument 'bag' is required"):
         description.actions()
-    actions = description.actions(bag="drive.mcap", rig="nuscenes", record="out.mcap", rviz="true", rate="0.5")
+    actions = description.actions(
+        bag="drive.mcap", rig="nuscenes", record="out.mcap", rviz="true", rate="0.5"
+    )
     node, recorder, player, at_end, rviz = actions
     path, given = included(node, description)
     assert path.is_file() and path.name == "perception.launch.py"
     assert set(given) <= set(load_launch_file(path.name)[1].arguments())
     assert given["use_sim_time"] == "true" and given["rig"] == "nuscenes"
     record, play = parsed(recorder.kwargs["cmd"]), parsed(player.kwargs["cmd"])
-    assert record.use_sim_time and "/dualview_node/tracks" in record.topics and "/diagnostics" in record.topics
+    assert (
+        record.use_sim_time and "/dualview_node/tracks" in record.topics and "/diagnostics" in record.topics
+    )
     assert (str(play.bag), play.rate, play.rig, play.loop) == ("drive.mcap", 0.5, "nuscenes", False)
     assert at_end.args[0].kwargs["target_action"] is player
     path, given = included(rviz, description)

@@ -30,7 +30,10 @@ def published() -> dict[str, tuple[str, QoSProfile]]:
     topics = {t.name.replace("~", "/dualview_node"): (t.type.__name__, t.qos) for t in TOPICS}
     rig = load_rig("nuscenes")
     for camera in rig.cameras:
-        topics[camera.image_topic] = ("CompressedImage" if camera.compressed else "Image", qos_for(camera.image_topic))
+        topics[camera.image_topic] = (
+            "CompressedImage" if camera.compressed else "Image",
+            qos_for(camera.image_topic),
+        )
     for lidar in rig.lidar_topics:
         topics[lidar] = ("PointCloud2", qos_for(lidar))
     return topics

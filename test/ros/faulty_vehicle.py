@@ -48,19 +48,25 @@ def camera_info(drive: Drive, index: int, stamp_ns: int, fault: str | None) -> C
     elif fault == "unknown model":
         model, distortion = "spiral", [0.1] * 5
     header = header_message(stamp_ns, drive.rig.cameras[index].frame)
-    return CameraInfo(header=header, width=width, height=height, k=matrix.ravel(), distortion_model=model, d=distortion)
+    return CameraInfo(
+        header=header, width=width, height=height, k=matrix.ravel(), distortion_model=model, d=distortion
+    )
 
 
 def image(drive: Drive, index: int, frame: int, stamp_ns: int, fault: str | None) -> CompressedImage | Image:
     header = header_message(stamp_ns, drive.rig.cameras[index].frame)
     data = drive.jpeg(frame, index)
     if drive.rig.cameras[index].compressed:
-        data = {"truncated": data[: len(data) // 2], "garbage": b"\xff\xd8\xff" + bytes(200)}.get(fault or "", data)
+        data = {"truncated": data[: len(data) // 2], "garbage": b"\xff\xd8\xff" + bytes(200)}.get(
+            fault or "", data
+        )
         return CompressedImage(header=header, format="jpeg", data=byte_array(data))
     pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), 1), cv2.COLOR_BGR2RGB)
     height, width, _ = pixels.shape
     encoding = "yuv999" if fault == "encoding" else "rgb8"
-    return Image(header=header, height=height, width=width, step=3 * width, encoding=encoding, data=byte_array(pixels))
+    return Image(
+        header=header, height=height, width=width, step=3 * width, encoding=encoding, data=byte_array(pixels)
+    )
 
 
 def main() -> None:
@@ -77,11 +83,18 @@ def main() -> None:
         ended.set()
 
     threading.Thread(target=obey, daemon=True).start()
-    static = node.create_publisher(TFMessage, "/tf_static", QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL))
+    static = node.create_publisher(
+        TFMessage, "/tf_static", QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    )
     frames = drive.mountings().items()
-    static.publish(TFMessage(transforms=[transform("base_link", child, 0, matrix) for child, matrix in frames]))
+    static.publish(
+        TFMessage(transforms=[transform("base_link", child, 0, matrix) for child, matrix in frames])
+    )
     tf = node.create_publisher(TFMessage, "/tf", 100)
-    infos = [node.create_publisher(CameraInfo, c.camera_info_topic, qos_profile_sensor_data) for c in drive.rig.cameras]
+    infos = [
+        node.create_publisher(CameraInfo, c.camera_info_topic, qos_profile_sensor_data)
+        for c in drive.rig.cameras
+    ]
     publishers: dict[str, Any] = {}
     waiting: deque[tuple[float, TFMessage]] = deque()
     frame, due = 0, time.monotonic()
@@ -93,7 +106,9 @@ def main() -> None:
                 node.destroy_publisher(publishers.pop(camera.name))
             elif not dead and camera.name not in publishers:
                 kind = CompressedImage if camera.compressed else Image
-                qos = qos_profile_sensor_data if index % 2 else QoSProfile(depth=5)  # best effort and reliable alike
+                qos = (
+                    qos_profile_sensor_data if index % 2 else QoSProfile(depth=5)
+                )  # best effort and reliable alike
                 publishers[camera.name] = node.create_publisher(kind, camera.image_topic, qos)
             stamp = now + index * 1_000_000
             pose = drive.pose(START_NS + frame * round(1e9 / drive.rate))
@@ -105,7 +120,9 @@ def main() -> None:
                 tf.publish(waiting.popleft()[1])
             if not dead:
                 infos[index].publish(camera_info(drive, index, stamp, state.get("info", {}).get(camera.name)))
-                publishers[camera.name].publish(image(drive, index, frame, stamp, state.get("image", {}).get(camera.name)))
+                publishers[camera.name].publish(
+                    image(drive, index, frame, stamp, state.get("image", {}).get(camera.name))
+                )
         frame += 1
         due = max(due + 1 / drive.rate, time.monotonic() - 1.0)
         while (left := due - time.monotonic()) > 0:

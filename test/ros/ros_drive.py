@@ -17,7 +17,9 @@ from dualview.scene.calibration import CameraCalibration
 from dualview.scene.rig import Rig, rig_from_dict
 
 START_NS = 1_700_000_000_000_000_000
-OPTICAL = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])  # body (x forward) from optical axes
+OPTICAL = np.array(
+    [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]
+)  # body (x forward) from optical axes
 
 
 def rig_dict(cameras: int = 6, **extra: object) -> dict:

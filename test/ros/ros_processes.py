@@ -15,10 +15,10 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from dualview.msg import TrackedObject3DArray
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 
-from dualview.msg import TrackedObject3DArray
 from dualview.ros import environment
 
 NODE = "/dualview_node"
@@ -60,13 +60,28 @@ class Process:
         return int(self.popen.returncode)
 
 
-def node_process(log: Path, rig: Path, weights: Path, sim_time: bool = False, **parameters: object) -> Process:
+def node_process(
+    log: Path, rig: Path, weights: Path, sim_time: bool = False, **parameters: object
+) -> Process:
     """A dualview_node with a low threshold, so that random weights give tracks."""
     values = {"score_threshold": 0.0, "network_threads": 1, **parameters}
     overrides = [a for name, value in values.items() for a in ("-p", f"{name}:={_yaml(value)}")]
     simulated = ["--use-sim-time"] if sim_time else []
     return Process(
-        ["-m", "dualview", "run", "--rig", str(rig), "--weights", str(weights), "--device", "cpu", *simulated, "--ros-args", *overrides],
+        [
+            "-m",
+            "dualview",
+            "run",
+            "--rig",
+            str(rig),
+            "--weights",
+            str(weights),
+            "--device",
+            "cpu",
+            *simulated,
+            "--ros-args",
+            *overrides,
+        ],
         log,
     )
 
@@ -92,7 +107,9 @@ class Listener:
     def __init__(self, kept: int = 2000) -> None:
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
-        self.node = rclpy.create_node("listener", context=self.context, start_parameter_services=False, enable_rosout=False)
+        self.node = rclpy.create_node(
+            "listener", context=self.context, start_parameter_services=False, enable_rosout=False
+        )
         self.tracks: deque[TrackedObject3DArray] = deque(maxlen=kept)
         self.diagnostics: deque[DiagnosticArray] = deque(maxlen=kept)
         self.listen(TrackedObject3DArray, f"{NODE}/tracks", self.tracks)
@@ -102,7 +119,9 @@ class Listener:
         self._thread = threading.Thread(target=self._spin)
         self._thread.start()
 
-    def listen(self, kind: Any, topic: str, into: deque, depth: int = 200, qos: QoSProfile | None = None) -> None:
+    def listen(
+        self, kind: Any, topic: str, into: deque, depth: int = 200, qos: QoSProfile | None = None
+    ) -> None:
         """Also keep the messages of another topic."""
         self.node.create_subscription(kind, topic, lambda message: into.append(message), qos or depth)
 
@@ -133,20 +152,28 @@ class Listener:
         return next((v.value for v in status.values if v.key == key), None) if status else None
 
     def wait_says(self, about: str, words: str, level: int | None = None, timeout: float = 20.0) -> None:
-        wait_until(lambda: self.says(about, words, level), timeout, lambda: f"'{words}' of {about}; said was {self.story()}")
+        wait_until(
+            lambda: self.says(about, words, level),
+            timeout,
+            lambda: f"'{words}' of {about}; said was {self.story()}",
+        )
 
     def story(self) -> str:
         """What the node says now, for messages of failing tests."""
         return "; ".join(f"{name} [{s.level[0]}] {s.message}" for name, s in self.statuses().items())
 
-    def wait_tracks(self, condition: Callable[[TrackedObject3DArray], bool], count: int = 1, timeout: float = 20.0) -> None:
+    def wait_tracks(
+        self, condition: Callable[[TrackedObject3DArray], bool], count: int = 1, timeout: float = 20.0
+    ) -> None:
         """Wait for `count` new track messages that fulfil a condition."""
         seen = len(self.tracks)
         mark = self.tracks[-1] if self.tracks else None
 
         def enough() -> bool:
             messages = list(self.tracks)
-            fresh = messages[messages.index(mark) + 1 :] if mark is not None and mark in messages else messages
+            fresh = (
+                messages[messages.index(mark) + 1 :] if mark is not None and mark in messages else messages
+            )
             return sum(condition(m) for m in fresh) >= count
 
         wait_until(enough, timeout, lambda: f"{count} such tracks after {seen} messages; {self.story()}")

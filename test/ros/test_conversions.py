@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from dualview.msg import BevMap as BevMapMessage
+from dualview.msg import TrackedObject3DArray
 from rclpy.serialization import deserialize_message, serialize_message
 
 from dualview.detectors.output import BevMap
 from dualview.geometry.bev_grid import BevGrid
 from dualview.geometry.boxes import Boxes3D
-from dualview.msg import BevMap as BevMapMessage
-from dualview.msg import TrackedObject3DArray
 from dualview.ros import conversions as convert
 from dualview.ros.bev_image import BevPainter
 from dualview.ros.track_life import ExistenceFilter
@@ -39,7 +39,11 @@ def track_set(frame: str = "odom", **changes: object) -> convert.TrackSet:
 def test_tracks_survive_the_wire() -> None:
     sent = convert.tracks_message(track_set(), "model", ("a", "b"), [True, False])
     got = deserialize_message(serialize_message(sent), TrackedObject3DArray)
-    assert (got.header.stamp.sec, got.header.stamp.nanosec, got.header.frame_id) == (1_700_000_000, 123_456_789, "odom")
+    assert (got.header.stamp.sec, got.header.stamp.nanosec, got.header.frame_id) == (
+        1_700_000_000,
+        123_456_789,
+        "odom",
+    )
     assert (got.model_name, got.camera_names, list(got.camera_mask)) == ("model", ["a", "b"], [True, False])
     assert got.missing_cameras == ["b"]
     first, second = got.objects
@@ -61,7 +65,9 @@ def test_boxes_move_to_the_world_in_double_precision() -> None:
     world_from_ego[:3, 3] = torch.tensor([600_000.125, 5_000_000.0625, 30.0], dtype=torch.float64)
     moved = convert.boxes_in_frame(boxes(), world_from_ego)
     assert moved.center.dtype == torch.float64
-    assert moved.center[0].tolist() == pytest.approx([600_000.125 - 2.0, 5_000_000.0625 + 10.0, 31.0], abs=1e-6)
+    assert moved.center[0].tolist() == pytest.approx(
+        [600_000.125 - 2.0, 5_000_000.0625 + 10.0, 31.0], abs=1e-6
+    )
     assert moved.yaw[0].item() == pytest.approx(0.3 + math.pi / 2, abs=1e-6)
     assert moved.velocity[0].tolist() == pytest.approx([0.0, 3.0, 0.0], abs=1e-6)
 
@@ -84,11 +90,17 @@ def bev_map() -> BevMap:
 
 def test_a_float16_bev_map_is_read_back() -> None:
     bev = bev_map()
-    message = deserialize_message(serialize_message(convert.bev_message(bev, STAMP, "base_link", "float16")), BevMapMessage)
+    message = deserialize_message(
+        serialize_message(convert.bev_message(bev, STAMP, "base_link", "float16")), BevMapMessage
+    )
     data = np.frombuffer(message.data, "<f2").reshape(message.channels, message.height, message.width)
     np.testing.assert_allclose(data, bev.features.numpy(), atol=2e-3)
     assert (message.layout, message.resolution, message.header.frame_id) == ("CYX", 1.0, "base_link")
-    assert (message.origin.position.x, message.origin.position.y, message.origin.orientation.w) == (-3.0, -2.0, 1.0)
+    assert (message.origin.position.x, message.origin.position.y, message.origin.orientation.w) == (
+        -3.0,
+        -2.0,
+        1.0,
+    )
     assert np.frombuffer(message.valid, np.uint8).reshape(4, 6).tolist() == bev.valid.int().tolist()
 
 
@@ -105,15 +117,24 @@ def test_the_bev_picture_is_turned_over_darkens_blind_cells_and_keeps_its_basis(
     painter = BevPainter("weights a")
     features = torch.zeros(8, 4, 6)
     features[:, 0, 5] = 10.0  # far right, far ahead
-    picture = painter.paint(BevMap(features, BevGrid(-3.0, -2.0, 1.0, 6, 4), torch.ones(4, 6, dtype=torch.bool)))
+    picture = painter.paint(
+        BevMap(features, BevGrid(-3.0, -2.0, 1.0, 6, 4), torch.ones(4, 6, dtype=torch.bool))
+    )
     assert picture.shape == (4, 6, 3) and picture.dtype == np.uint8
     different = (picture.astype(int) - picture[0, 0].astype(int)).any(-1)
-    assert different.tolist() == [[False] * 6, [False] * 6, [False] * 6, [False] * 5 + [True]]  # bottom right of the picture
+    assert different.tolist() == [
+        [False] * 6,
+        [False] * 6,
+        [False] * 6,
+        [False] * 5 + [True],
+    ]  # bottom right of the picture
     assert torch.equal(painter.basis(8), BevPainter("weights a").basis(8))
     assert not torch.equal(painter.basis(8), BevPainter("weights b").basis(8))
     np.testing.assert_allclose((painter.basis(8) @ painter.basis(8).T).numpy(), np.eye(3), atol=1e-5)
     blind = painter.paint(bev_map())[-1, 0].astype(int)
-    seen = painter.paint(BevMap(bev_map().features, bev_map().grid, torch.ones(4, 6, dtype=torch.bool)))[-1, 0].astype(int)
+    seen = painter.paint(BevMap(bev_map().features, bev_map().grid, torch.ones(4, 6, dtype=torch.bool)))[
+        -1, 0
+    ].astype(int)
     assert (blind < 0.4 * seen + 1).all()
 
 

@@ -12,7 +12,9 @@ from dualview.ros.health import BUSY, STAGES, TOO_FEW, Level, LiveTime, NodeHeal
 
 
 def make_health() -> NodeHealth:
-    health = NodeHealth({"front": "/front/image", "rear": "/rear/image"}, 0.5, max_processing_ms=100.0, max_delay_ms=1000.0)
+    health = NodeHealth(
+        {"front": "/front/image", "rear": "/rear/image"}, 0.5, max_processing_ms=100.0, max_delay_ms=1000.0
+    )
     health.start(0.0)
     return health
 
@@ -21,7 +23,9 @@ def stages(network: float = 20.0) -> dict[str, float]:
     return dict.fromkeys(STAGES, 1.0) | {"network": network}
 
 
-def work(health: NodeHealth, now: float, network: float = 20.0, problems: dict[str, str] | None = None) -> None:
+def work(
+    health: NodeHealth, now: float, network: float = 20.0, problems: dict[str, str] | None = None
+) -> None:
     for camera in health.cameras:
         health.image(camera, now)
     health.masked(problems or {})
@@ -81,7 +85,10 @@ def test_missing_poses_are_an_error_when_nothing_goes_out_any_more() -> None:
         health.image("front", now)
         health.dropped("no transform", "'odom' is not in the tree", now)
     report = said(health, "frames", 3.0)
-    assert report.level is Level.ERROR and report.message == "nothing is published: no transform: 'odom' is not in the tree"
+    assert (
+        report.level is Level.ERROR
+        and report.message == "nothing is published: no transform: 'odom' is not in the tree"
+    )
     assert report.values["dropped: no transform"] == "4"
 
 
@@ -130,7 +137,10 @@ def test_a_reset_is_told() -> None:
     health = make_health()
     health.reset("time went back by 5.00 s (front)", 1.0)
     work(health, 1.1)
-    assert "time went back" in said(health, "frames", 1.1).message and said(health, "frames", 1.1).level is Level.WARN
+    assert (
+        "time went back" in said(health, "frames", 1.1).message
+        and said(health, "frames", 1.1).level is Level.WARN
+    )
     work(health, 9.0)
     assert said(health, "frames", 9.0).level is Level.OK
 
@@ -160,7 +170,9 @@ def test_diagnostics_go_out_every_second_and_at_changes() -> None:
 
 
 def test_the_message_has_names_levels_as_bytes_and_values() -> None:
-    message = diagnostics_message([Report("frames", Level.ERROR, "nothing", {"a": "1"})], 5 * 10**9, "node", "machine")
+    message = diagnostics_message(
+        [Report("frames", Level.ERROR, "nothing", {"a": "1"})], 5 * 10**9, "node", "machine"
+    )
     (status,) = message.status
     assert status.level == DiagnosticStatus.ERROR == b"\x02"
     assert (status.name, status.hardware_id, status.values[0].key) == ("node: frames", "machine", "a")

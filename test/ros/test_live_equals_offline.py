@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from dualview.msg import TrackedObject3DArray
 from ros_drive import Drive, rig_dict, write_rig
 from ros_processes import Listener, Process, node_process, wait_until
 
 import dualview
 from dualview.detectors.session import TrackingSession
-from dualview.msg import TrackedObject3DArray
 from dualview.scene.assembler import ClosedFrame
 from dualview.scene.bag_reader import BagReader
 from dualview.scene.messages import stamp_ns
@@ -36,7 +36,9 @@ def offline_tracks(bag: Path, rig: Path, weights: Path) -> dict[int, list[Row]]:
             assert isinstance(closed, ClosedFrame)
             processed = session.process(closed)
             boxes = processed.output.tracks
-            wide = type(boxes)(**{**vars(boxes), "center": boxes.center.double()}).transformed(processed.frame.world_from_ego_anchor)
+            wide = type(boxes)(**{**vars(boxes), "center": boxes.center.double()}).transformed(
+                processed.frame.world_from_ego_anchor
+            )
             result[closed.stamp_ns] = [
                 (i, names[label], score, tuple(c), tuple(s), tuple(v), age, cameras)
                 for i, label, score, c, s, v, age, cameras in zip(
@@ -56,7 +58,9 @@ def live_rows(message: TrackedObject3DArray) -> list[Row]:
 
 
 @pytest.mark.slow
-def test_replay_through_ros_equals_reading_the_recording(tmp_path: Path, weights: Path, listener: Listener) -> None:
+def test_replay_through_ros_equals_reading_the_recording(
+    tmp_path: Path, weights: Path, listener: Listener
+) -> None:
     rig_file = tmp_path / "rig.yaml"
     bag = Drive(write_rig(rig_file, rig_dict(6))).write(tmp_path / "drive.mcap", FRAMES)
     expected = offline_tracks(bag, rig_file, weights)
@@ -66,13 +70,24 @@ def test_replay_through_ros_equals_reading_the_recording(tmp_path: Path, weights
 
     for attempt, rate in enumerate(RATES):
         listener.tracks.clear()
+        listener.diagnostics.clear()
         node = node_process(tmp_path / f"node{attempt}.log", rig_file, weights, sim_time=True)
         try:
-            wait_until(lambda: listener.says("frames", "waiting for the first image"), 60, lambda: node.output)
+            wait_until(
+                lambda: listener.says("frames", "waiting for the first image"),
+                60,
+                lambda log=node.log: log.read_text(),
+            )
             wait_until(lambda: listener.node.count_publishers("/dualview_node/tracks") == 1, 20)
-            player = Process(["-m", "dualview", "replay", str(bag), "--rig", str(rig_file), "--rate", str(rate)], tmp_path / "player.log")
+            player = Process(
+                ["-m", "dualview", "replay", str(bag), "--rig", str(rig_file), "--rate", str(rate)],
+                tmp_path / "player.log",
+            )
             assert player.wait(120) == 0, player.output
-            wait_until(lambda: len(listener.tracks) >= FRAMES or listener.says("frames", "no image from any camera"), 30)
+            wait_until(
+                lambda: len(listener.tracks) >= FRAMES or listener.says("frames", "no image from any camera"),
+                30,
+            )
         finally:
             assert node.stop(signal.SIGTERM) == 0, node.output
         if len(listener.tracks) == FRAMES:
@@ -88,4 +103,6 @@ def test_replay_through_ros_equals_reading_the_recording(tmp_path: Path, weights
                 assert a[i] == pytest.approx(b[i], abs=1e-5, rel=1e-6)
     assert all(m.header.frame_id == "odom" for m in listener.tracks)
     assert all(list(m.camera_mask) == [True] * 6 and not m.missing_cameras for m in listener.tracks)
-    assert len({bytes(o.uuid) for m in listener.tracks for o in m.objects}) == len({row[0] for rows in got.values() for row in rows})
+    assert len({bytes(o.uuid) for m in listener.tracks for o in m.objects}) == len(
+        {row[0] for rows in got.values() for row in rows}
+    )

@@ -21,7 +21,9 @@ def show(maker: MarkerMaker, stamp: int, ids: list[int], frame: str = "odom"):
     )  # fmt: skip
     maker.follow(stamp, ids, boxes.center)
     zeros = torch.zeros(count, dtype=torch.int64)
-    return maker.make(TrackSet(stamp, frame, boxes, zeros, zeros, [0.5] * count, ("car",), bytes(8)), "odom").markers
+    return maker.make(
+        TrackSet(stamp, frame, boxes, zeros, zeros, [0.5] * count, ("car",), bytes(8)), "odom"
+    ).markers
 
 
 def test_a_track_has_box_heading_label_and_from_its_second_frame_a_trail() -> None:

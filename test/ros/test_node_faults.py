@@ -28,7 +28,9 @@ class Vehicle:
         write_rig(self.rig, content)
         self.listener = Listener()
         # A busy machine may let a queue of images pile up behind one camera: give stragglers time.
-        self.node = node_process(folder / "node.log", self.rig, weights, max_skew=0.09, max_wait=0.15, camera_timeout=0.7)
+        self.node = node_process(
+            folder / "node.log", self.rig, weights, max_skew=0.09, max_wait=0.15, camera_timeout=0.7
+        )
         script = Path(__file__).with_name("faulty_vehicle.py")
         self.process = Process([str(script), str(self.rig), str(RATE)], folder / "vehicle.log", stdin=True)
         self.healthy(90)
@@ -110,7 +112,9 @@ def test_tf_missing_drops_frames_with_the_reason(vehicle: Vehicle) -> None:
 def test_tf_that_leaps_in_space_does_not_stop_the_node(vehicle: Vehicle) -> None:
     before = vehicle.node.output.count("memory was reset")
     vehicle.fault(tf_offset=500.0)
-    vehicle.listener.wait_tracks(lambda m: all(m.camera_mask) and any(o.pose.pose.position.x > 300 for o in m.objects), 3)
+    vehicle.listener.wait_tracks(
+        lambda m: all(m.camera_mask) and any(o.pose.pose.position.x > 300 for o in m.objects), 3
+    )
     vehicle.fault(tf_offset=0.0)
     vehicle.healthy()
     assert vehicle.node.output.count("memory was reset") == before
@@ -141,7 +145,9 @@ def test_wrong_camera_info_masks_that_camera_by_name(vehicle: Vehicle, fault: st
         ("cam5", "encoding", "image encoding 'yuv999' is not known"),
     ],
 )
-def test_broken_images_mask_that_camera_by_name(vehicle: Vehicle, camera: str, fault: str, words: str) -> None:
+def test_broken_images_mask_that_camera_by_name(
+    vehicle: Vehicle, camera: str, fault: str, words: str
+) -> None:
     vehicle.fault(image={camera: fault})
     vehicle.listener.wait_says(f"camera {camera}", words, WARN)
     vehicle.publishes_without(camera)

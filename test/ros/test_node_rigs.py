@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+from dualview.msg import BevMap, Latency
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
@@ -23,7 +25,6 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import Marker, MarkerArray
 
-from dualview.msg import BevMap, Latency
 from dualview.scene.calibration import CameraCalibration
 
 pytestmark = pytest.mark.slow
@@ -56,7 +57,9 @@ def test_one_and_four_unrectified_cameras(
     bag = LensDrive(write_rig(rig, rig_dict(cameras))).write(tmp_path / "drive.mcap", 12)
     node = started(node_process(tmp_path / "node.log", rig, weights, sim_time=True, output_frame="ego"))
     play(started, bag, rig, tmp_path / "player.log", "--rate", "0.3", "--wait-for", f"{NODE}/tracks")
-    listener.wait_tracks(lambda m: list(m.camera_mask) == [True] * cameras and len(m.objects) > 0, 3, timeout=60)
+    listener.wait_tracks(
+        lambda m: list(m.camera_mask) == [True] * cameras and len(m.objects) > 0, 3, timeout=60
+    )
     message = listener.tracks[-1]
     assert message.header.frame_id == "base_link"
     assert list(message.camera_names) == [f"cam{i}" for i in range(cameras)]
@@ -86,18 +89,24 @@ def test_all_topics_are_published_and_a_looped_recording_never_reuses_ids(
                         ("bev/image", Image), ("debug/latency", Latency)):  # fmt: skip
         heard[topic] = deque()
         best_effort = topic.startswith(("bev", "debug"))
-        listener.listen(kind, f"{NODE}/{topic}", heard[topic], qos=qos_profile_sensor_data if best_effort else None)
+        listener.listen(
+            kind, f"{NODE}/{topic}", heard[topic], qos=qos_profile_sensor_data if best_effort else None
+        )
     node = started(node_process(tmp_path / "node.log", rig, weights, sim_time=True))
-    player = play(started, bag, rig, tmp_path / "player.log", "--loop", "--rate", "2", "--wait-for", f"{NODE}/tracks")
+    player = play(
+        started, bag, rig, tmp_path / "player.log", "--loop", "--rate", "2", "--wait-for", f"{NODE}/tracks"
+    )
     wait_until(lambda: len(ids_of_passes(listener)) >= 3, 90, lambda: node.output + listener.story())
     wait_until(lambda: all(heard.values()), 20, lambda: str({t: len(h) for t, h in heard.items()}))
     player.stop()
     listener.wait_says("frames", "no image from any camera", 2)
     assert node.stop(signal.SIGINT) == 0, node.output
-    wait_until(lambda: heard["markers"][-1].markers[-1].action == Marker.DELETEALL, 10)  # the screen is left clean
+    wait_until(
+        lambda: heard["markers"][-1].markers[-1].action == Marker.DELETEALL, 10
+    )  # the screen is left clean
 
     passes = ids_of_passes(listener)
-    for earlier, later in zip(passes, passes[1:], strict=False):
+    for earlier, later in itertools.pairwise(passes):
         assert not later or max(earlier) < min(later), "ids were used again after a loop"
     assert node.output.count("memory was reset") == len(passes) - 1  # one WARN each
 
@@ -106,7 +115,10 @@ def test_all_topics_are_published_and_a_looped_recording_never_reuses_ids(
     same = by_stamp[(detections.header.stamp.sec, detections.header.stamp.nanosec)]
     assert [d.id for d in detections.detections] == [str(o.track_id) for o in same.objects]
     bev, picture = heard["bev/features"][-1], heard["bev/image"][-1]
-    assert len(bev.data) == 2 * bev.channels * bev.height * bev.width and len(bev.valid) == bev.height * bev.width
+    assert (
+        len(bev.data) == 2 * bev.channels * bev.height * bev.width
+        and len(bev.valid) == bev.height * bev.width
+    )
     assert (picture.height, picture.width, picture.encoding) == (bev.height, bev.width, "rgb8")
     latency = heard["debug/latency"][-1]
     parts = latency.age_at_arrival + latency.assemble + latency.preprocess + latency.network + latency.publish
@@ -150,7 +162,11 @@ def test_lifecycle_parameters_and_faults_of_configuration(
 ) -> None:
     rig = tmp_path / "rig.yaml"
     bag = Drive(write_rig(rig, rig_dict(2))).write(tmp_path / "drive.mcap", 30)
-    node = started(node_process(tmp_path / "node.log", tmp_path / "missing.yaml", weights, sim_time=True, autostart=False))
+    node = started(
+        node_process(
+            tmp_path / "node.log", tmp_path / "missing.yaml", weights, sim_time=True, autostart=False
+        )
+    )
     manager = Manager(listener)
 
     # a rig that doesn't exist: a sentence in log and diagnostics, and the node lives on
@@ -186,13 +202,20 @@ def test_lifecycle_parameters_and_faults_of_configuration(
     listener.wait_says("state", "inactive", 1)
     assert manager.change(Transition.TRANSITION_ACTIVATE)
     listener.wait_tracks(lambda m: m.header.frame_id == "odom" and len(m.objects) > 0, 2, timeout=60)
-    assert manager.set("output_frame", string("ego")).successful and manager.set("max_objects", integer(1)).successful
+    assert (
+        manager.set("output_frame", string("ego")).successful
+        and manager.set("max_objects", integer(1)).successful
+    )
     listener.wait_tracks(lambda m: m.header.frame_id == "base_link" and len(m.objects) == 1, 2)
     highest = max(o.track_id for m in listener.tracks for o in m.objects)
     bases = {bytes(o.uuid)[:8] for m in listener.tracks for o in m.objects}
 
     # cleaned up and configured again: ids go on, and so does the identity of the node's life
-    for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP, Transition.TRANSITION_CONFIGURE):
+    for transition in (
+        Transition.TRANSITION_DEACTIVATE,
+        Transition.TRANSITION_CLEANUP,
+        Transition.TRANSITION_CONFIGURE,
+    ):
         assert manager.change(transition)
     listener.tracks.clear()
     assert manager.change(Transition.TRANSITION_ACTIVATE)

@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_settings_have_exactly_the_parameters_of_the_table() -> None:
     assert list(NodeSettings.__dataclass_fields__) == [spec.name for spec in PARAMETERS]
-    assert all(spec.description.endswith(".") and spec.problem_with(spec.default) is None for spec in PARAMETERS)
+    assert all(
+        spec.description.endswith(".") and spec.problem_with(spec.default) is None for spec in PARAMETERS
+    )
 
 
 def test_each_parameter_is_declared_with_type_range_and_description() -> None:
@@ -79,4 +81,6 @@ def test_the_command_prints_the_table(capsys: pytest.CaptureFixture[str]) -> Non
     assert printed.count("\n") == len(SPECS) + 2
     readme = (ROOT / "README.md").read_text() if (ROOT / "README.md").is_file() else ""
     if "| parameter |" in readme:
-        assert markdown_table().strip() in readme, "the README's parameter table is out of date: run `dualview parameters --markdown`"
+        assert markdown_table().strip() in readme, (
+            "the README's parameter table is out of date: run `dualview parameters --markdown`"
+        )

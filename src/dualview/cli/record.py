@@ -13,9 +13,18 @@ _DRAIN = 0.3  # s
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("out", type=Path, metavar="OUT.mcap", help="the recording; it appears when it is complete")
-    parser.add_argument("topics", nargs="+", help="topics to record; each is joined when somebody publishes it")
-    parser.add_argument("--idle-timeout", type=float, metavar="S", help="finish when nothing has come for so long after the first message")
+    parser.add_argument(
+        "out", type=Path, metavar="OUT.mcap", help="the recording; it appears when it is complete"
+    )
+    parser.add_argument(
+        "topics", nargs="+", help="topics to record; each is joined when somebody publishes it"
+    )
+    parser.add_argument(
+        "--idle-timeout",
+        type=float,
+        metavar="S",
+        help="finish when nothing has come for so long after the first message",
+    )
     parser.add_argument("--use-sim-time", action="store_true", help="log times follow /clock")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.mcap if it exists")
     parser.add_argument("--rig", default="synthetic", help="rig to note in the recording (default synthetic)")
@@ -46,7 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
             if now >= next_discovery:
                 next_discovery = now + 0.2
                 for topic in recorder.discover():
-                    print(f"recording {topic}" if topic in recorder.recording else f"{topic}: {recorder.refused[topic]}", flush=True)
+                    print(
+                        f"recording {topic}"
+                        if topic in recorder.recording
+                        else f"{topic}: {recorder.refused[topic]}",
+                        flush=True,
+                    )
             idle = recorder.last_message is not None and now - recorder.last_message
             if arguments.idle_timeout and idle and idle > arguments.idle_timeout:
                 break
@@ -55,7 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
             executor.spin_once(timeout_sec=0.02)
         executor.shutdown()
         counts = dict(writer.counts)
-    print(f"{arguments.out}: {sum(counts.values())} messages; " + ", ".join(f"{t} {n}" for t, n in sorted(counts.items())))
+    print(
+        f"{arguments.out}: {sum(counts.values())} messages; "
+        + ", ".join(f"{t} {n}" for t, n in sorted(counts.items()))
+    )
     for topic in recorder.waiting:
         print(f"{topic} was never published", file=sys.stderr)
     return 1 if recorder.waiting or recorder.refused else 0

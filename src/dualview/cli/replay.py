@@ -14,16 +14,24 @@ _LINGER = 0.5  # s at the end, so that the last messages leave before their publ
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("bag", type=Path, help="rosbag2 folder, .mcap, .db3 or ROS 1 .bag")
-    parser.add_argument("--rate", type=float, default=1.0, help="seconds of the recording a second (default 1)")
+    parser.add_argument(
+        "--rate", type=float, default=1.0, help="seconds of the recording a second (default 1)"
+    )
     parser.add_argument("--rig", help="wait until a node takes this rig's image topics")
     parser.add_argument("--loop", action="store_true", help="begin again at the end, until stopped")
-    parser.add_argument("--start", type=float, default=0.0, metavar="S", help="begin so many seconds into the recording")
+    parser.add_argument(
+        "--start", type=float, default=0.0, metavar="S", help="begin so many seconds into the recording"
+    )
     parser.add_argument("--duration", type=float, metavar="S", help="play so many seconds of the recording")
     parser.add_argument("--topics", nargs="+", default=[], help="play only these topics")
     parser.add_argument("--wait-for", nargs="+", default=[], metavar="TOPIC",
                         help="begin when these have subscribers (topics of others: publishers)")  # fmt: skip
-    parser.add_argument("--wait-timeout", type=float, default=60.0, metavar="S", help="give up waiting after (default 60)")
-    parser.add_argument("--clock-hz", type=float, default=100.0, help="rate of /clock in wall time (default 100)")
+    parser.add_argument(
+        "--wait-timeout", type=float, default=60.0, metavar="S", help="give up waiting after (default 60)"
+    )
+    parser.add_argument(
+        "--clock-hz", type=float, default=100.0, help="rate of /clock in wall time (default 100)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -57,7 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
                     f"nobody took {', '.join(missing)} within {arguments.wait_timeout:g} s: is the node running and configured, with "
                     "the same ROS_DOMAIN_ID?"
                 )
-            print(f"playing {arguments.bag} at rate {arguments.rate:g}: {len(player.topics)} topics, {bag.duration:.1f} s", flush=True)
+            print(
+                f"playing {arguments.bag} at rate {arguments.rate:g}: {len(player.topics)} topics, {bag.duration:.1f} s",
+                flush=True,
+            )
             report = player.play(stop)
             time.sleep(_LINGER)
             print(report.sentence(), flush=True)

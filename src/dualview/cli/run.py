@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="a ROS parameter file; may be given several times, the last wins")  # fmt: skip
     parser.add_argument("--namespace", help="namespace of the node")
     parser.add_argument("--use-sim-time", action="store_true", help="follow /clock")
-    parser.add_argument("--ros-args", nargs=argparse.REMAINDER, default=[], help="anything else for ROS, such as -r or -p")
+    parser.add_argument(
+        "--ros-args", nargs=argparse.REMAINDER, default=[], help="anything else for ROS, such as -r or -p"
+    )
 
 
 def ros_arguments(arguments: argparse.Namespace) -> list[str]:

@@ -16,7 +16,13 @@ from geometry_msgs.msg import Point, Pose, PoseWithCovariance, Quaternion, Vecto
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from torch import Tensor
-from vision_msgs.msg import BoundingBox3D, Detection3D, Detection3DArray, ObjectHypothesis, ObjectHypothesisWithPose
+from vision_msgs.msg import (
+    BoundingBox3D,
+    Detection3D,
+    Detection3DArray,
+    ObjectHypothesis,
+    ObjectHypothesisWithPose,
+)
 
 from dualview.detectors.output import BevMap
 from dualview.geometry.boxes import Boxes3D
@@ -56,7 +62,11 @@ def header_message(stamp_ns: int, frame_id: str) -> Header:
 def byte_array(data: bytes | memoryview | np.ndarray) -> array.array:
     """Bytes as rclpy takes them without converting each number: 0.8 ms instead of 0.5 s for an image."""
     result = array.array("B")
-    result.frombytes(memoryview(data).cast("B") if not isinstance(data, np.ndarray) else np.ascontiguousarray(data).data.cast("B"))
+    result.frombytes(
+        memoryview(data).cast("B")
+        if not isinstance(data, np.ndarray)
+        else np.ascontiguousarray(data).data.cast("B")
+    )
     return result
 
 
@@ -71,7 +81,9 @@ def box_poses(boxes: Boxes3D) -> list[Pose]:
     half = boxes.yaw.double() / 2
     return [
         Pose(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=0.0, y=0.0, z=sin, w=cos))
-        for (x, y, z), sin, cos in zip(boxes.center.tolist(), half.sin().tolist(), half.cos().tolist(), strict=True)
+        for (x, y, z), sin, cos in zip(
+            boxes.center.tolist(), half.sin().tolist(), half.cos().tolist(), strict=True
+        )
     ]
 
 
@@ -111,7 +123,14 @@ def detections_message(tracks: TrackSet) -> Detection3DArray:
     """`~/detections`: the same boxes for consumers of vision_msgs; id = track id, results = class and score."""
     header = header_message(tracks.stamp_ns, tracks.frame_id)
     boxes = tracks.boxes
-    rows = zip(box_poses(boxes), boxes.size.tolist(), boxes.label.tolist(), boxes.score.tolist(), boxes.track_id.tolist(), strict=True)
+    rows = zip(
+        box_poses(boxes),
+        boxes.size.tolist(),
+        boxes.label.tolist(),
+        boxes.score.tolist(),
+        boxes.track_id.tolist(),
+        strict=True,
+    )
     return Detection3DArray(
         header=header,
         detections=[

@@ -52,7 +52,9 @@ class DeclaredParameters:
 
     def settings(self) -> NodeSettings:
         """The values now."""
-        return NodeSettings.from_values({spec.name: self._node.get_parameter(spec.name).value for spec in PARAMETERS})
+        return NodeSettings.from_values(
+            {spec.name: self._node.get_parameter(spec.name).value for spec in PARAMETERS}
+        )
 
     def _check(self, parameters: list[Parameter]) -> SetParametersResult:
         changed: dict[str, Any] = {}

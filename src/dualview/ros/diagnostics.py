@@ -31,7 +31,9 @@ class DiagnosticsSchedule:
         return True
 
 
-def diagnostics_message(reports: list[Report], stamp_ns: int, node_name: str, hardware_id: str) -> DiagnosticArray:
+def diagnostics_message(
+    reports: list[Report], stamp_ns: int, node_name: str, hardware_id: str
+) -> DiagnosticArray:
     """The reports as statuses named "<node>: <what>"."""
     return DiagnosticArray(
         header=header_message(stamp_ns, ""),

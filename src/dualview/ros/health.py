@@ -1,7 +1,7 @@
-"""What the node knows of its own health, and the sentences that `/diagnostics` says about it. No ROS here: values in, reports out.
+"""What the node knows of its own health, and the sentences that `/diagnostics` says about it.
 
-Times are seconds of "live time" (`LiveTime`): ROS time while it runs, wall time when it stands still, so that a slow replay is not taken for
-a silent camera and a stopped one still is.
+No ROS here: values in, reports out. Times are seconds of "live time" (`LiveTime`): ROS time while it runs, wall time when it
+stands still, so that a slow replay is not taken for a silent camera and a stopped one still is.
 """
 
 from __future__ import annotations
@@ -122,7 +122,9 @@ class LatencyWindow:
 class NodeHealth:
     """Collects what happens and turns it into reports. One thread at a time: the node guards it with a lock."""
 
-    def __init__(self, cameras: dict[str, str], camera_timeout: float, max_processing_ms: float, max_delay_ms: float) -> None:
+    def __init__(
+        self, cameras: dict[str, str], camera_timeout: float, max_processing_ms: float, max_delay_ms: float
+    ) -> None:
         """cameras: name -> image topic."""
         self.cameras = {name: CameraHealth(name, topic) for name, topic in cameras.items()}
         self.camera_timeout = camera_timeout
@@ -192,9 +194,14 @@ class NodeHealth:
         return [self._frames(now), self._latency(), *(self._camera(c, now) for c in self.cameras.values())]
 
     def _frames(self, now: float) -> Report:
-        values = {"frames closed": str(self.frames["closed"]), "frames published": str(self.frames["published"])}
+        values = {
+            "frames closed": str(self.frames["closed"]),
+            "frames published": str(self.frames["published"]),
+        }
         values |= {f"dropped: {kind}": str(count) for kind, count in sorted(self.drops.items())}
-        values |= {kind: str(count) for kind, count in sorted(self.input_counts.items()) if kind.startswith("image")}
+        values |= {
+            kind: str(count) for kind, count in sorted(self.input_counts.items()) if kind.startswith("image")
+        }
         values |= {"resets": str(self.resets)} | ({"last reset": self.last_reset} if self.last_reset else {})
         if self._last_drop:
             values["last drop"] = f"{self._last_drop[1]}: {self._last_drop[2]}"
@@ -207,14 +214,35 @@ class NodeHealth:
                 topics = ", ".join(c.image_topic for c in self.cameras.values())
                 return Report("frames", Level.WARN if unpublished < _RECENT else Level.ERROR,
                               f"waiting for the first image on {topics}", values)  # fmt: skip
-            return Report("frames", Level.ERROR, f"nothing is published: no image from any camera for {self._least(now):.1f} s", values)
-        starved = self._last_drop is not None and self._last_drop[1] == TOO_FEW and self._last_drop[0] > (self._last_published or 0.0)
-        if self._last_drop and (starved or (unpublished > gap and recent_drop and self._last_drop[1] != BUSY)):
-            return Report("frames", Level.ERROR, f"nothing is published: {self._last_drop[1]}: {self._last_drop[2]}", values)
+            return Report(
+                "frames",
+                Level.ERROR,
+                f"nothing is published: no image from any camera for {self._least(now):.1f} s",
+                values,
+            )
+        starved = (
+            self._last_drop is not None
+            and self._last_drop[1] == TOO_FEW
+            and self._last_drop[0] > (self._last_published or 0.0)
+        )
+        if self._last_drop and (
+            starved or (unpublished > gap and recent_drop and self._last_drop[1] != BUSY)
+        ):
+            return Report(
+                "frames",
+                Level.ERROR,
+                f"nothing is published: {self._last_drop[1]}: {self._last_drop[2]}",
+                values,
+            )
         if self._started is not None and unpublished > gap:
             return Report("frames", Level.ERROR, f"nothing was published for {unpublished:.1f} s", values)
         if recent_drop and self._last_drop:
-            return Report("frames", Level.WARN, f"frames are dropped: {self._last_drop[1]}: {self._last_drop[2]}", values)
+            return Report(
+                "frames",
+                Level.WARN,
+                f"frames are dropped: {self._last_drop[1]}: {self._last_drop[2]}",
+                values,
+            )
         if self._reset_at is not None and now - self._reset_at < _RECENT:
             return Report("frames", Level.WARN, f"the tracks' memory was reset: {self.last_reset}", values)
         if self.clock_problem:
@@ -236,7 +264,11 @@ class NodeHealth:
         return Report("latency", Level.ERROR if lasting else Level.WARN, slow + advice, values)
 
     def _camera(self, camera: CameraHealth, now: float) -> Report:
-        values = {"topic": camera.image_topic, "images": str(camera.received), "lost by the middleware": str(camera.lost)}
+        values = {
+            "topic": camera.image_topic,
+            "images": str(camera.received),
+            "lost by the middleware": str(camera.lost),
+        }
         values |= {f"masked: {reason}": str(count) for reason, count in camera.reasons.items()}
         silence = self._silence(camera, now)
         name = f"camera {camera.name}"

@@ -56,7 +56,9 @@ class Inputs:
     ) -> None:
         self._node = node
         self._subscriptions: list[Subscription] = []
-        quiet = SubscriptionEventCallbacks(use_default_callbacks=False)  # each event handler costs time in every spin
+        quiet = SubscriptionEventCallbacks(
+            use_default_callbacks=False
+        )  # each event handler costs time in every spin
         for camera in rig.cameras:
             kind = CompressedImage if camera.compressed else Image
             take = functools.partial(receive, camera.image_topic)
@@ -75,7 +77,9 @@ class Inputs:
                 topic = camera.camera_info_topic
                 take = functools.partial(receive, topic)
                 self._subscriptions.append(
-                    node.create_subscription(CameraInfo, topic, take, image_qos(queue_depth), event_callbacks=quiet)
+                    node.create_subscription(
+                        CameraInfo, topic, take, image_qos(queue_depth), event_callbacks=quiet
+                    )
                 )
         for topic, qos in (("/tf", TF_QOS), ("/tf_static", STATIC_TF_QOS)):
             take = functools.partial(receive, topic)

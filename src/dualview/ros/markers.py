@@ -77,7 +77,9 @@ class MarkerMaker:
             bright = ColorRGBA(r=red, g=green, b=blue, a=1.0)
 
             def marker(namespace: str, kind: int, head: Header = header, number: int = number) -> Marker:
-                return Marker(header=head, ns=namespace, id=number, type=kind, action=Marker.ADD, lifetime=lifetime)
+                return Marker(
+                    header=head, ns=namespace, id=number, type=kind, action=Marker.ADD, lifetime=lifetime
+                )
 
             box = marker("boxes", Marker.CUBE)
             box.pose, box.scale, box.color = pose, Vector3(x=size[0], y=size[1], z=size[2]), colour
@@ -86,7 +88,9 @@ class MarkerMaker:
             heading.scale = Vector3(x=max(size[0] * 0.75, 0.5), y=0.15, z=0.15)
             text = marker("labels", Marker.TEXT_VIEW_FACING)
             text.pose = Pose(orientation=pose.orientation)
-            text.pose.position = Point(x=pose.position.x, y=pose.position.y, z=pose.position.z + size[2] / 2 + 0.5)
+            text.pose.position = Point(
+                x=pose.position.x, y=pose.position.y, z=pose.position.z + size[2] / 2 + 0.5
+            )
             text.scale.z, text.color = 0.7, ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0)
             text.text = f"{track_id} {tracks.class_names[label]}"
             if math.isfinite(speed):
@@ -100,7 +104,10 @@ class MarkerMaker:
                 line.points = list(trail.points)
                 markers.append(line)
         present = {(m.ns, m.id) for m in markers}
-        gone = [Marker(header=header, ns=ns, id=number, action=Marker.DELETE) for ns, number in sorted(self._shown - present)]
+        gone = [
+            Marker(header=header, ns=ns, id=number, action=Marker.DELETE)
+            for ns, number in sorted(self._shown - present)
+        ]
         self._shown = present
         return MarkerArray(markers=gone + markers)
 
@@ -108,4 +115,6 @@ class MarkerMaker:
         """A message that removes everything, and a fresh start."""
         self._trails.clear()
         self._shown.clear()
-        return MarkerArray(markers=[Marker(header=header_message(stamp_ns, frame_id), action=Marker.DELETEALL)])
+        return MarkerArray(
+            markers=[Marker(header=header_message(stamp_ns, frame_id), action=Marker.DELETEALL)]
+        )

@@ -143,7 +143,11 @@ class DualViewNode(LifecycleNode):
             return [Report("state", Level.WARN, "not configured yet")]
         pipeline = self.pipeline
         now = pipeline.tick()
-        values = {"model": pipeline.model_name, "device": str(pipeline.detector.device), "rig": pipeline.rig.name}
+        values = {
+            "model": pipeline.model_name,
+            "device": str(pipeline.detector.device),
+            "rig": pipeline.rig.name,
+        }
         if not self._active:
             return [Report("state", Level.WARN, "inactive: activate the node to take images", values)]
         for camera in pipeline.rig.cameras:
@@ -161,7 +165,9 @@ class DualViewNode(LifecycleNode):
         wanted = "sensor_msgs/msg/CompressedImage" if compressed else "sensor_msgs/msg/Image"
         types = sorted({p.topic_type for p in publishers})
         if wanted not in types:
-            return f"it carries {', '.join(types)}, but the rig says {wanted}: set `compressed` in the rig file"
+            return (
+                f"it carries {', '.join(types)}, but the rig says {wanted}: set `compressed` in the rig file"
+            )
         return None
 
 

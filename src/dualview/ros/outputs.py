@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from rclpy.lifecycle import LifecycleNode
 
 RESULT_QOS = QoSProfile(
-    depth=5, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.VOLATILE
+    depth=5,
+    history=HistoryPolicy.KEEP_LAST,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
 )
 
 
@@ -49,7 +52,9 @@ TOPICS = (
 class Outputs:
     """Publishes what a detector saw. What nobody subscribes to isn't made, the tracks excepted."""
 
-    def __init__(self, node: LifecycleNode, rig: Rig, class_names: tuple[str, ...], model_name: str, uuid_base: bytes) -> None:
+    def __init__(
+        self, node: LifecycleNode, rig: Rig, class_names: tuple[str, ...], model_name: str, uuid_base: bytes
+    ) -> None:
         self._node, self._rig = node, rig
         self._class_names, self._model_name = class_names, model_name
         self._publishers = {t.name: node.create_lifecycle_publisher(t.type, t.name, t.qos) for t in TOPICS}
@@ -81,7 +86,9 @@ class Outputs:
             uuid_base=self._uuid_base,
         )
         mask = frame.camera_mask.tolist()
-        self._publishers["~/tracks"].publish(convert.tracks_message(tracks, self._model_name, frame.camera_names, mask))
+        self._publishers["~/tracks"].publish(
+            convert.tracks_message(tracks, self._model_name, frame.camera_names, mask)
+        )
         if self.is_wanted("~/detections"):
             self._publishers["~/detections"].publish(convert.detections_message(tracks))
         self._markers.trail_length, self._markers.lifetime = settings.trail_length, settings.marker_lifetime
@@ -97,7 +104,9 @@ class Outputs:
 
     def publish_latency(self, stamp_ns: int, frame_id: str, stages: dict[str, float]) -> None:
         """`~/debug/latency`, ms by stage."""
-        self._publishers["~/debug/latency"].publish(Latency(header=convert.header_message(stamp_ns, frame_id), **stages))
+        self._publishers["~/debug/latency"].publish(
+            Latency(header=convert.header_message(stamp_ns, frame_id), **stages)
+        )
 
     def clear_markers(self, stamp_ns: int) -> None:
         """Take everything off RViz's screen."""

@@ -40,11 +40,12 @@ class ParameterSpec:
     def problem_with(self, value: Any) -> str | None:
         """A sentence that says why `value` can't be used, or None."""
         kind = type(self.default)
-        if type(value) is not kind and not (kind is float and type(value) is int):
+        if type(value) not in ((float, int) if kind is float else (kind,)):
             return f"parameter '{self.name}' is of type {kind.__name__}, {value!r} is not: give a {kind.__name__}"
-        if kind is float and not math.isfinite(value):
+        number = float(value) if kind in (int, float) else 0.0
+        if not math.isfinite(number):
             return f"parameter '{self.name}' must be a finite number, got {value}"
-        if self.minimum is not None and not self.minimum <= value <= (self.maximum or math.inf):
+        if self.minimum is not None and not self.minimum <= number <= (self.maximum or math.inf):
             return f"parameter '{self.name}' must be within {self.range_text()}, got {value}"
         if self.choices and value not in self.choices:
             return f"parameter '{self.name}' must be one of {', '.join(self.choices)}, got '{value}'"
@@ -72,9 +73,13 @@ class ParameterSpec:
             described.additional_constraints += f" One of: {self.range_text()}."
         if self.minimum is not None and self.maximum is not None:
             if isinstance(self.default, int):
-                described.integer_range = [IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum), step=1)]
+                described.integer_range = [
+                    IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum), step=1)
+                ]
             else:
-                limits = FloatingPointRange(from_value=float(self.minimum), to_value=float(self.maximum), step=0.0)
+                limits = FloatingPointRange(
+                    from_value=float(self.minimum), to_value=float(self.maximum), step=0.0
+                )
                 described.floating_point_range = [limits]
         return described
 
@@ -85,7 +90,9 @@ _FROM_RIG = "-1: the rig file's value, else {}"
 def _assembler(name: str, description: str, maximum: float, unit: str = "s") -> ParameterSpec:
     default = getattr(AssemblerSettings(), name)
     kind = int if isinstance(default, int) else float
-    return ParameterSpec(name, kind(-1), f"{description} {_FROM_RIG.format(default)}.", minimum=-1, maximum=maximum, unit=unit)
+    return ParameterSpec(
+        name, kind(-1), f"{description} {_FROM_RIG.format(default)}.", minimum=-1, maximum=maximum, unit=unit
+    )
 
 
 PARAMETERS: tuple[ParameterSpec, ...] = (
@@ -166,12 +173,16 @@ class NodeSettings:
     def assembler_settings(self, rig: Rig) -> AssemblerSettings:
         """The rig file's settings with those given as parameters (>= 0) put over them."""
         settings = AssemblerSettings(**{**vars(AssemblerSettings()), **dict(rig.assembler)})
-        given = {f.name: getattr(self, f.name) for f in fields(AssemblerSettings) if getattr(self, f.name) >= 0}
+        given = {
+            f.name: getattr(self, f.name) for f in fields(AssemblerSettings) if getattr(self, f.name) >= 0
+        }
         return replace(settings, **given)
 
     def adapted_rig(self, rig: Rig) -> Rig:
         """The rig with the frames and the anchor that parameters name. Raises ConfigError for an anchor that isn't a camera of it."""
-        given = {key: getattr(self, key) for key in ("world_frame", "ego_frame", "anchor") if getattr(self, key)}
+        given = {
+            key: getattr(self, key) for key in ("world_frame", "ego_frame", "anchor") if getattr(self, key)
+        }
         return replace(rig, **given)
 
 
@@ -179,7 +190,9 @@ def markdown_table() -> str:
     """The parameters as a table for the README."""
     rows = ["| parameter | type | default | range | may change | meaning |", "|---|---|---|---|---|---|"]
     for spec in PARAMETERS:
-        default = str(spec.default).lower() if isinstance(spec.default, bool) else str(spec.default) or "(empty)"
+        default = (
+            str(spec.default).lower() if isinstance(spec.default, bool) else str(spec.default) or "(empty)"
+        )
         unit = f" {spec.unit}" if spec.unit else ""
         rows.append(
             f"| `{spec.name}` | {type(spec.default).__name__} | `{default}`{unit} | {spec.range_text()} | "

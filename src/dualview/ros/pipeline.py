@@ -35,13 +35,17 @@ class Pipeline:
     publishes. Raises DualViewError, with a sentence, if the rig, the weights or the device can't be used.
     """
 
-    def __init__(self, node: LifecycleNode, settings: NodeSettings, uuid_base: bytes, next_track_id: int) -> None:
+    def __init__(
+        self, node: LifecycleNode, settings: NodeSettings, uuid_base: bytes, next_track_id: int
+    ) -> None:
         self._node, self.settings, self._log = node, settings, node.get_logger()
         self.rig = settings.adapted_rig(load_rig(settings.rig))
         self._assembler_settings = settings.assembler_settings(self.rig)
         if settings.network_threads:
             torch.set_num_threads(settings.network_threads)
-        self.detector = dualview.load(settings.weights, device=settings.device, overrides=_overrides(settings))
+        self.detector = dualview.load(
+            settings.weights, device=settings.device, overrides=_overrides(settings)
+        )
         config = self.detector.config
         self.model_name = f"{config.name}, {self.detector.weights_description}"
         self.session = TrackingSession(
@@ -94,7 +98,10 @@ class Pipeline:
         """Parameters that may change at any time."""
         self.settings = settings
         with self.lock:
-            self.health.max_processing_ms, self.health.max_delay_ms = settings.max_processing_time, settings.max_consecutive_delay
+            self.health.max_processing_ms, self.health.max_delay_ms = (
+                settings.max_processing_time,
+                settings.max_consecutive_delay,
+            )
 
     # ---- the executor's thread ------------------------------------------------------------------------------------------
 
@@ -118,7 +125,9 @@ class Pipeline:
                 return
             now = self._tick_clock()
             self._last_image = now
-            self._arrivals.note(camera, stamp_ns(message.header.stamp), self._node.get_clock().now().nanoseconds)
+            self._arrivals.note(
+                camera, stamp_ns(message.header.stamp), self._node.get_clock().now().nanoseconds
+            )
             with self.lock:
                 self.health.image(camera, now)
         self._feed.feed(topic, message)

@@ -70,7 +70,12 @@ def qos_for(topic: str) -> QoSProfile:
     """Reliable, which serves best-effort subscribers too; latched for /tf_static; deep for /tf, which comes in bursts."""
     durability = DurabilityPolicy.TRANSIENT_LOCAL if topic in LATCHED else DurabilityPolicy.VOLATILE
     depth = 100 if topic in ("/tf", *LATCHED) else 10
-    return QoSProfile(depth=depth, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
+    return QoSProfile(
+        depth=depth,
+        history=HistoryPolicy.KEEP_LAST,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=durability,
+    )
 
 
 class BagPlayer:

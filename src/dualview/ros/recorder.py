@@ -55,7 +55,9 @@ class BagRecorder:
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched and publishers else DurabilityPolicy.VOLATILE,
         )  # fmt: skip
-        self._node.create_subscription(message_type(kind), topic, functools.partial(self._take, topic, kind), qos, raw=True)
+        self._node.create_subscription(
+            message_type(kind), topic, functools.partial(self._take, topic, kind), qos, raw=True
+        )
         self.recording[topic] = kind
 
     def _take(self, topic: str, kind: str, data: Any) -> None:

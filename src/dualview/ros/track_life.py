@@ -24,7 +24,9 @@ class ExistenceFilter:
     def __init__(self) -> None:
         self._lives: dict[int, _Life] = {}
 
-    def update(self, stamp_ns: int, track_ids: list[int], scores: list[float], time_constant: float) -> list[float]:
+    def update(
+        self, stamp_ns: int, track_ids: list[int], scores: list[float], time_constant: float
+    ) -> list[float]:
         """Probabilities, 0..1, of the tracks of this frame; a new track begins with its score."""
         result = []
         for track_id, score in zip(track_ids, scores, strict=True):
