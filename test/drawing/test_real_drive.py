@@ -32,7 +32,7 @@ def test_lidar_points_lie_in_the_labels_that_are_drawn_over_them(recording):
     """Points and labels take different roads (sweep, tf, world, ego; label, world, ego) and must meet."""
     rig = load_rig("pandaset")
     with BagReader(recording) as bag:
-        counts = {a.stamp_ns: a.num_lidar_points for a in bag.annotations(rig)}
+        counts = {a.stamp_ns: a.num_lidar_points[a.num_lidar_points != 0] for a in bag.annotations(rig)}
     shares = []
     for view in recording_views(recording, rig):
         stamp = min(counts, key=lambda s: abs(s - view.frame.stamp_ns))

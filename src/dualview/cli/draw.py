@@ -12,16 +12,32 @@ HELP = "a video or a picture of a recording with its boxes"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("bag", type=Path, help="the recording with the images")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".mp4: all frames; .png or .jpg: some, in a strip")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=".mp4: all frames; .png or .jpg: some, in a strip",
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--tracks", metavar="OUT.mcap", help="draw what a node published, recorded here")
     source.add_argument("--weights", help="run this detector and draw its tracks (default: labels only)")
     parser.add_argument("--tracks-topic", help="topic of the tracks in OUT.mcap (default: the only one)")
-    parser.add_argument("--rig", help="rig name or file (default: the known one whose cameras the recording has)")
+    parser.add_argument(
+        "--rig", help="rig name or file (default: the known one whose cameras the recording has)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--frames", type=int, default=3, metavar="N", help="frames of a strip (default 3)")
-    parser.add_argument("--width", type=int, default=480, metavar="PX", help="width of a camera's picture (default 480)")
-    parser.add_argument("--reach", type=float, default=50.0, metavar="M", help="how far the view from above goes (default 50 m)")
+    parser.add_argument(
+        "--width", type=int, default=480, metavar="PX", help="width of a camera's picture (default 480)"
+    )
+    parser.add_argument(
+        "--reach",
+        type=float,
+        default=50.0,
+        metavar="M",
+        help="how far the view from above goes (default 50 m)",
+    )
     parser.add_argument("--min-score", type=float, default=0.0, help="leave out boxes with a lower score")
     parser.add_argument("--no-labels", action="store_true", help="leave out the recording's own labels")
     parser.add_argument("--no-lidar", action="store_true", help="leave out LiDAR points")
@@ -49,7 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
         import dualview
         from dualview.detectors.session import TrackingSession
 
-        drive = detect(arguments.bag, rig, TrackingSession(dualview.load(arguments.weights, arguments.device)))
+        drive = detect(
+            arguments.bag, rig, TrackingSession(dualview.load(arguments.weights, arguments.device))
+        )
     tracks = None
     if drive is not None:
         tracks = {
@@ -63,7 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     if kind == ".mp4":
         count = draw_video(arguments.out, arguments.bag, rig, tracks, arguments.reach, _progress, **options)
     else:
-        count = draw_strip(arguments.out, arguments.bag, rig, tracks, arguments.frames, arguments.reach, **options)
+        count = draw_strip(
+            arguments.out, arguments.bag, rig, tracks, arguments.frames, arguments.reach, **options
+        )
     print(f"{arguments.out}: {count} frames")
     return 0
 

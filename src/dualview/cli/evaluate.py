@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 HELP = "score a detector, or a node's recorded tracks, against the labels of recordings"
 
@@ -14,16 +16,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bags", nargs="+", metavar="BAG", help="recordings; those with labels are scored")
     parser.add_argument("--report", metavar="DIR", required=True, help="where metrics.json and report.md go")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--weights", default="dualview-tiny", help="a preset, a name in models/, or a .safetensors file")
+    source.add_argument(
+        "--weights", default="dualview-tiny", help="a preset, a name in models/, or a .safetensors file"
+    )
     source.add_argument("--tracks", action="append", metavar="OUT.mcap",
                         help="score these recorded tracks of a node instead; once for each BAG, in the same order")  # fmt: skip
     parser.add_argument("--tracks-topic", help="topic of the tracks in OUT.mcap (default: the only one)")
-    parser.add_argument("--rig", help="rig name or file (default: the known one whose cameras the recording has)")
+    parser.add_argument(
+        "--rig", help="rig name or file (default: the known one whose cameras the recording has)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--protocol", default="nuscenes", help="'nuscenes', or a YAML file with other classes and ranges")
+    parser.add_argument(
+        "--score-threshold", type=float, help="as the node's parameter (default: what the checkpoint says)"
+    )
+    parser.add_argument(
+        "--protocol", default="nuscenes", help="'nuscenes', or a YAML file with other classes and ranges"
+    )
     parser.add_argument("--keyframe-interval", type=float, metavar="S",
                         help="score keyframes at least so far apart, s (nuScenes: 0.5; default: all)")  # fmt: skip
-    parser.add_argument("--pictures", type=int, default=3, metavar="N", help="pictures of the worst frames (default 3)")
+    parser.add_argument(
+        "--pictures", type=int, default=3, metavar="N", help="pictures of the worst frames (default 3)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,16 +78,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _session(arguments: argparse.Namespace, rig):  # noqa: ANN001, ANN202 (imports stay inside)
+def _session(arguments: argparse.Namespace, rig: Any) -> Any:
     import dualview
     from dualview.detectors.session import TrackingSession
+    from dualview.evaluation.run import threshold_overrides
     from dualview.scene.assembler import AssemblerSettings
 
-    settings = AssemblerSettings.for_rig(rig)
-    return TrackingSession(dualview.load(arguments.weights, arguments.device), settings.min_cameras, decode_workers=2)
+    overrides = threshold_overrides(arguments.score_threshold)
+    detector = dualview.load(arguments.weights, arguments.device, overrides=overrides)
+    return TrackingSession(detector, AssemblerSettings.for_rig(rig).min_cameras, decode_workers=2)
 
 
-def _progress(name: str):  # noqa: ANN202
+def _progress(name: str) -> Callable[[int], None]:
     def show(done: int) -> None:
         if done % 5 == 0 and sys.stderr.isatty():
             print(f"\r{name}: {done} frames", end="", file=sys.stderr, flush=True)

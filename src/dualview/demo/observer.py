@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 NODE = "/dualview_node"
-RECORDED = (f"{NODE}/tracks", f"{NODE}/detections", f"{NODE}/markers", f"{NODE}/bev/image", f"{NODE}/debug/latency", "/diagnostics")
+RECORDED = (
+    f"{NODE}/tracks",
+    f"{NODE}/detections",
+    f"{NODE}/markers",
+    f"{NODE}/bev/image",
+    f"{NODE}/debug/latency",
+    "/diagnostics",
+)
 
 
 @dataclass
@@ -22,7 +29,9 @@ class Observer:
     track_ids: set[int] = field(default_factory=set)
     last_boxes: int = 0
     last_heard: float = 0.0  # time.monotonic()
-    statuses: dict[str, tuple[str, dict[str, str]]] = field(default_factory=dict)  # about -> (sentence, values)
+    statuses: dict[str, tuple[str, dict[str, str]]] = field(
+        default_factory=dict
+    )  # about -> (sentence, values)
     diagnostics_count: int = 0
 
     def spin(self, seconds: float = 0.1) -> None:
@@ -77,7 +86,9 @@ def observing() -> Iterator[Observer]:
 
     context = rclpy.Context()
     rclpy.init(args=[], context=context, signal_handler_options=SignalHandlerOptions.NO)
-    node = rclpy.create_node("dualview_demo", context=context, start_parameter_services=False, enable_rosout=False)
+    node = rclpy.create_node(
+        "dualview_demo", context=context, start_parameter_services=False, enable_rosout=False
+    )
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     observer = Observer(node, executor)

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import dualview
 from dualview.detectors.session import TrackingSession
 from dualview.errors import BagError, ImageError
+from dualview.evaluation.run import threshold_overrides
 from dualview.scene.assembler import ClosedFrame
 from dualview.scene.bag_reader import BagReader
 from dualview.scene.offline import iterate_frames
@@ -30,7 +30,7 @@ class Pace:
 
     frame_ms: decoding and network, the slower of the usual and the worst measured; period_ms: between the recording's frames; rate:
     seconds of the recording a second. frames: what the recording holds; dropped: those that no player could help (no transform, …).
-    score_threshold: below the checkpoint's own if the weights are untrained, else None.
+    score_threshold: what the node is to be told, None for the checkpoint's own.
     """
 
     frame_ms: float
@@ -40,6 +40,7 @@ class Pace:
     dropped: Mapping[str, int]
     score_threshold: float | None
     weights: str
+    untrained: bool
 
     def sentence(self) -> str:
         """The measurement for a reader."""
@@ -50,17 +51,26 @@ class Pace:
 
 
 def measure_pace(
-    bag: Path, rig: Rig, weights: str, device: str, rate: float | None = None, samples: int = 6
+    bag: Path,
+    rig: Rig,
+    weights: str,
+    device: str,
+    rate: float | None = None,
+    score_threshold: float | None = None,
+    samples: int = 6,
 ) -> Pace:
     """Run the detector on the first frames in this process, with nothing else going on.
 
-    rate: use this one instead. Raises BagError if the recording gives no frame at all.
+    rate, score_threshold: use these instead of what the measurement suggests. Raises BagError if the recording gives no frame at all.
     """
-    session, scores = _session(weights, device, {}), []
+    session = _session(weights, device, score_threshold)
     untrained = session.detector.weights_description.startswith("untrained")
-    if untrained:  # nothing passes the usual thresholds
-        session = _session(weights, device, {"track_threshold": 0.0, "decoder.id_threshold": 0.0})
-    times, stamps, dropped = [], [], Counter[str]()
+    if untrained and score_threshold is None:  # nothing passes the usual thresholds
+        session = _session(weights, device, 0.0)
+    times: list[float] = []
+    stamps: list[int] = []
+    scores: list[np.ndarray] = []
+    dropped = Counter[str]()
     with BagReader(bag) as reader:
         for closed in iterate_frames(reader, rig):
             if not isinstance(closed, ClosedFrame):
@@ -75,8 +85,13 @@ def measure_pace(
                 times.append(1e3 * (processed.preprocess_seconds + processed.network_seconds))
                 scores.append(np.sort(processed.output.tracks.score.numpy())[::-1])
     if not times:
-        why = ", ".join(f"{count} × {kind}" for kind, count in dropped.items()) or "no images of the anchor camera"
-        raise BagError(f"{bag} gives no frame with rig '{rig.name}' ({why}): check the rig, its camera_info and tf")
+        why = (
+            ", ".join(f"{count} × {kind}" for kind, count in dropped.items())
+            or "no images of the anchor camera"
+        )
+        raise BagError(
+            f"{bag} gives no frame with rig '{rig.name}' ({why}): check the rig, its camera_info and tf"
+        )
     measured = times[_WARM_UP:] or times
     frame_ms = max(float(np.median(measured)) * 1.2, float(np.percentile(measured, 90)))
     period_ms = float(np.median(np.diff(stamps))) / 1e6 if len(stamps) > 1 else 100.0
@@ -87,13 +102,16 @@ def measure_pace(
         rate=rate or float(np.clip(possible, 0.01, 1.0)),
         frames=len(stamps),
         dropped=dict(dropped),
-        score_threshold=_threshold(scores) if untrained else None,
+        score_threshold=_threshold(scores) if untrained and score_threshold is None else score_threshold,
         weights=session.detector.weights_description,
+        untrained=untrained,
     )
 
 
-def _session(weights: str, device: str, overrides: dict[str, Any]) -> TrackingSession:
-    return TrackingSession(dualview.load(weights, device=device, overrides=overrides))
+def _session(weights: str, device: str, score_threshold: float | None) -> TrackingSession:
+    return TrackingSession(
+        dualview.load(weights, device=device, overrides=threshold_overrides(score_threshold))
+    )
 
 
 def _threshold(scores: list[np.ndarray]) -> float:

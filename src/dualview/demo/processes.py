@@ -20,7 +20,9 @@ _TAIL_LINES = 12
 class Child:
     """`python -m dualview ARGUMENTS` with its output in a log file."""
 
-    def __init__(self, name: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]
+    ) -> None:
         self.name, self.log = name, log
         log.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = log.open("wb")
@@ -98,5 +100,9 @@ def ros_environment(domain: int) -> dict[str, str]:
     """This process's environment for ROS processes that only meet each other: a domain of their own, on this machine only."""
     from dualview.ros.environment import child_environment
 
-    wanted = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "PYTHONUNBUFFERED": "1"}
+    wanted = {
+        "ROS_DOMAIN_ID": str(domain),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "PYTHONUNBUFFERED": "1",
+    }
     return child_environment({**os.environ, **wanted})

@@ -7,11 +7,12 @@ import os
 import random
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dualview.demo.observer import NODE, RECORDED, Observer, observing
+from dualview.demo.observer import RECORDED, Observer, observing
 from dualview.demo.pace import Pace, measure_pace
 from dualview.demo.processes import Child, ending_all, ros_environment, wait_until
 from dualview.demo.summary import summarize
@@ -28,12 +29,16 @@ from dualview.scene.messages import AssemblerFeed
 from dualview.scene.recorded import read_bev_images, read_tracks
 from dualview.scene.rig import Rig
 
+UNTRAINED_NOTE = "boxes are meaningless until you train or pass --weights"
 _NODE_START_S, _RECORDER_START_S, _STALL_S, _QUIET_S = 120.0, 40.0, 40.0, 2.5
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """bag None: a synthetic drive of `seconds` s with `seed`. rate None: as fast as the machine can follow."""
+    """bag None: a synthetic drive of `seconds` s with `seed`. rate None: as fast as the machine can follow.
+
+    score_threshold None: the checkpoint's own, or a low one for untrained weights.
+    """
 
     bag: Path | None
     out: Path
@@ -43,6 +48,7 @@ class DemoSettings:
     seed: int = 0
     seconds: float = 8.0
     rate: float | None = None
+    score_threshold: float | None = None
     video: bool = True
 
 
@@ -59,11 +65,12 @@ def run_demo(settings: DemoSettings) -> dict[str, Any]:
     bag = settings.bag or _synthesize(settings)
     rig = fitting_rig(bag, settings.rig)
     _say(f"measuring {settings.weights} on the first frames of {bag} (rig '{rig.name}')")
-    pace = measure_pace(bag, rig, settings.weights, settings.device, settings.rate)
+    pace = measure_pace(bag, rig, settings.weights, settings.device, settings.rate, settings.score_threshold)
     _say(pace.sentence())
-    if pace.score_threshold is not None:
-        _say(f"weights: {pace.weights}: boxes are meaningless until you train or pass --weights; the score threshold is "
-             f"lowered to {pace.score_threshold:g} so that there are some")  # fmt: skip
+    if pace.untrained:
+        _say(
+            f"weights: {pace.weights}: {UNTRAINED_NOTE}; the score threshold is {pace.score_threshold:g} so that there are some"
+        )
     played = _play(settings, bag, rig, pace)
     _say("scoring")
     drive = recorded(bag, out / "output.mcap", rig)
@@ -72,8 +79,8 @@ def run_demo(settings: DemoSettings) -> dict[str, Any]:
     keyframes = label(drive, rig, Protocol())
     metrics, detection = compute_metrics([drive], keyframes, Protocol())
     summary = summarize(out / "output.mcap", tracks, pace.frames, pace.dropped, metrics, pace.weights)
-    if pace.score_threshold is not None:
-        summary["weights_note"] = "boxes are meaningless until you train or pass --weights"
+    if pace.untrained:
+        summary["weights_note"] = UNTRAINED_NOTE
     summary |= {"input": str(bag), "rig": rig.name, "rate": round(pace.rate, 3), "score_threshold": pace.score_threshold,
                 "seconds": {"playing": round(played, 1)}}  # fmt: skip
     write_report(out / "report", metrics, detection, [drive], keyframes, rig, Protocol(), pictures=0)
@@ -81,7 +88,9 @@ def run_demo(settings: DemoSettings) -> dict[str, Any]:
     views = {t.stamp_ns: LabelledBoxes(t.boxes, t.class_names) for t in tracks}
     options: dict[str, Any] = {"bev_images": bev_images, "subtitle": f"weights: {pace.weights}"}
     if settings.video:
-        draw_video(out / "demo.mp4", bag, rig, views, progress=_counter("frames drawn", pace.frames), **options)
+        draw_video(
+            out / "demo.mp4", bag, rig, views, progress=_counter("frames drawn", pace.frames), **options
+        )
     draw_strip(out / "strip.png", bag, rig, views, 3, **options)
     summary["seconds"]["all"] = round(time.monotonic() - begin, 1)
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -94,11 +103,22 @@ def _synthesize(settings: DemoSettings) -> Path:
     bag = settings.out / "input.mcap"
     bag.unlink(missing_ok=True)
     _say(f"making a synthetic drive of {settings.seconds:g} s (seed {settings.seed})")
-    arguments = ["synth", str(bag), "--seed", str(settings.seed), "--seconds", str(settings.seconds), "--rig", settings.rig or "nuscenes"]
+    arguments = [
+        "synth",
+        str(bag),
+        "--seed",
+        str(settings.seed),
+        "--seconds",
+        str(settings.seconds),
+        "--rig",
+        settings.rig or "nuscenes",
+    ]
     with ending_all() as children:
         child = Child("synthetic drive", arguments, settings.out / "logs" / "synth.log", dict(os.environ))
         children.append(child)
-        wait_until(lambda: child.exit_status is not None, 60 + 60 * settings.seconds, "the synthetic drive", [child])
+        wait_until(
+            lambda: child.exit_status is not None, 60 + 60 * settings.seconds, "the synthetic drive", [child]
+        )
         child.check()
     return bag
 
@@ -107,14 +127,33 @@ def _play(settings: DemoSettings, bag: Path, rig: Rig, pace: Pace) -> float:
     """player -> node -> recorder, each its own process; returns the seconds that playing took."""
     domain = random.SystemRandom().randint(1, 101)  # above, Fast DDS' ports meet those of other programs
     environment = ros_environment(domain)
-    os.environ.update({key: environment[key] for key in environment if os.environ.get(key) != environment[key]})
+    os.environ.update(
+        {key: environment[key] for key in environment if os.environ.get(key) != environment[key]}
+    )
     logs = settings.out / "logs"
     rig_argument = settings.rig or rig.name
     parameters = {} if pace.score_threshold is None else {"score_threshold": f"{pace.score_threshold:f}"}
     node_arguments = ["run", "--rig", rig_argument, "--weights", settings.weights, "--device", settings.device, "--use-sim-time",
                       "--ros-args", *(a for k, v in parameters.items() for a in ("-p", f"{k}:={v}"))]  # fmt: skip
-    player_arguments = ["replay", str(bag), "--rig", rig_argument, "--rate", f"{pace.rate:.4f}", "--topics", *_topics(bag, rig)]
-    recorder_arguments = ["record", str(settings.out / "output.mcap"), *RECORDED, "--use-sim-time", "--overwrite", "--rig", rig_argument]
+    player_arguments = [
+        "replay",
+        str(bag),
+        "--rig",
+        rig_argument,
+        "--rate",
+        f"{pace.rate:.4f}",
+        "--topics",
+        *_topics(bag, rig),
+    ]
+    recorder_arguments = [
+        "record",
+        str(settings.out / "output.mcap"),
+        *RECORDED,
+        "--use-sim-time",
+        "--overwrite",
+        "--rig",
+        rig_argument,
+    ]
     with observing() as observer, ending_all() as children:
         _say(f"starting the node and the recorder (ROS_DOMAIN_ID {domain}, this machine only)")
         node = Child("node", node_arguments, logs / "node.log", environment)
@@ -124,7 +163,13 @@ def _play(settings: DemoSettings, bag: Path, rig: Rig, pace: Pace) -> float:
                    "the node to become active", children, observer.spin, observer.story)  # fmt: skip
         if observer.says("state", "not configured:"):
             raise DualViewError(f"the node can't start: {observer.statuses['state'][0]}")
-        wait_until(observer.is_recorded, _RECORDER_START_S, "the recorder to join the node's topics", children, observer.spin)
+        wait_until(
+            observer.is_recorded,
+            _RECORDER_START_S,
+            "the recorder to join the node's topics",
+            children,
+            observer.spin,
+        )
         player = Child("player", player_arguments, logs / "player.log", environment)
         children.append(player)
         begin = time.monotonic()
@@ -132,7 +177,9 @@ def _play(settings: DemoSettings, bag: Path, rig: Rig, pace: Pace) -> float:
         seconds = time.monotonic() - begin
         # the recorder ends first, while the node still tells its last counts
         if recorder.stop(30.0) not in (0, 1):
-            raise DualViewError(f"the recorder didn't end in order; the end of {recorder.log}:\n{recorder.tail()}")
+            raise DualViewError(
+                f"the recorder didn't end in order; the end of {recorder.log}:\n{recorder.tail()}"
+            )
         node.stop(30.0)
     if not (settings.out / "output.mcap").is_file():
         raise DualViewError(f"the recorder wrote no output; the end of {recorder.log}:\n{recorder.tail()}")
@@ -177,7 +224,13 @@ def _follow(observer: Observer, player: Child, children: list[Child], pace: Pace
                 f"The node says: {observer.story() or 'nothing'}\n{logs}"
             )
     before = observer.diagnostics_count
-    wait_until(lambda: observer.diagnostics_count >= before + 2, 15.0, "the node's last diagnostics", children, observer.spin)
+    wait_until(
+        lambda: observer.diagnostics_count >= before + 2,
+        15.0,
+        "the node's last diagnostics",
+        children,
+        observer.spin,
+    )
     if sys.stderr.isatty():
         print(file=sys.stderr)
 
@@ -186,13 +239,18 @@ def _say(sentence: str) -> None:
     print(f"· {sentence}", flush=True)
 
 
-def _counter(what: str, total: int):  # noqa: ANN202
+def _counter(what: str, total: int) -> Callable[..., None]:
     """Shows "12/80 frames" on a terminal, and every quarter of the way elsewhere."""
     shown = [0]
 
     def show(done: int, more: str = "") -> None:
         if sys.stderr.isatty():
-            print(f"\r  {done}/{total} {what}{more}   ", end="" if done < total else "\n", file=sys.stderr, flush=True)
+            print(
+                f"\r  {done}/{total} {what}{more}   ",
+                end="" if done < total else "\n",
+                file=sys.stderr,
+                flush=True,
+            )
         elif done and done * 4 // max(total, 1) > shown[0]:
             shown[0] = done * 4 // max(total, 1)
             print(f"  {done}/{total} {what}{more}", flush=True)
@@ -204,7 +262,11 @@ def table(summary: dict[str, Any], metrics: dict[str, Any], out: Path) -> str:
     """The short table at the end."""
     dropped = ", ".join(f"{n} × {why}" for why, n in summary["frames_dropped"].items()) or "none"
     latency = summary["latency_ms"]
-    stages = ", ".join(f"{s} {latency[s]['p50']:.0f}/{latency[s]['p95']:.0f}" for s in ("preprocess", "network", "publish") if s in latency)
+    stages = ", ".join(
+        f"{s} {latency[s]['p50']:.0f}/{latency[s]['p95']:.0f}"
+        for s in ("preprocess", "network", "publish")
+        if s in latency
+    )
     weights = summary["weights"] + (f": {summary['weights_note']}" if "weights_note" in summary else "")
     rows = [
         ("weights", weights),
@@ -214,8 +276,14 @@ def table(summary: dict[str, Any], metrics: dict[str, Any], out: Path) -> str:
         *headline(metrics),
         ("recorded output", out / "output.mcap"),
         ("summary, report", f"{out / 'summary.json'}, {out / 'report' / 'report.md'}"),
-        ("pictures", ", ".join(str(out / name) for name in ("demo.mp4", "strip.png") if (out / name).is_file())),
-        ("took", f"{summary['seconds']['all']:.0f} s, of which {summary['seconds']['playing']:.0f} s playing at rate {summary['rate']:g}"),
+        (
+            "pictures",
+            ", ".join(str(out / name) for name in ("demo.mp4", "strip.png") if (out / name).is_file()),
+        ),
+        (
+            "took",
+            f"{summary['seconds']['all']:.0f} s, of which {summary['seconds']['playing']:.0f} s playing at rate {summary['rate']:g}",
+        ),
     ]
     width = max(len(str(name)) for name, _ in rows)
     return "\n".join(f"  {name:>{width}}  {value}" for name, value in rows)

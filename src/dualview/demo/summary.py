@@ -37,7 +37,9 @@ def summarize(
         latency = {stage: percentiles(values) for stage, values in read_latency(bag).items() if values}
         counts = last_frame_counts(bag)
     frames_in = frames + sum(frames_without_pose.values())
-    dropped = {key.removeprefix("dropped: "): n for key, n in counts.items() if key.startswith("dropped: ") and n}
+    dropped = {
+        key.removeprefix("dropped: "): n for key, n in counts.items() if key.startswith("dropped: ") and n
+    }
     rest = frames_in - len(tracks) - sum(dropped.values())
     if rest > 0:
         dropped["lost before the node"] = rest
@@ -76,8 +78,12 @@ def commit() -> str:
         if root is None:
             raise OSError
         git = ["git", "-C", str(root)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True).stdout
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
         return head + ("+changes" if changed.strip() else "")
     except (OSError, subprocess.CalledProcessError):
         return f"version {dualview.__version__}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ def bev_picture(
 
     LiDAR points grey, labels thin and white, tracks filled in class colours with heading, velocity (one second ahead), trail and id.
     """
+    view = replace(view, tracks=view.tracks.drawable() if view.tracks else None)
     canvas = _Canvas(size, reach)
     canvas.ground(view.frame.ego_from_camera.numpy(), view.frame.intrinsics.numpy(), view.frame.image_size,
                   view.frame.camera_mask.numpy())  # fmt: skip
@@ -38,7 +41,7 @@ def bev_picture(
         flat[:, 2], flat[:, 3] = view.frame.world_from_ego_anchor[2, 3], 1.0
         canvas.trail((flat @ ego_from_world.T)[:, :2], colors.get(identity, FAINT))
     if view.truth is not None:
-        canvas.truth(view.truth)
+        canvas.truth(view.truth.drawable())
     if view.tracks is not None:
         canvas.tracks(view.tracks)
     canvas.ego()
@@ -51,10 +54,12 @@ def bev_picture(
 
 def _inset(picture: np.ndarray, bev_image: np.ndarray, text: TextLayer, origin: tuple[float, float]) -> None:
     """The network's own map, small, in the lower right corner, turned so that forward is up here too."""
-    size = len(picture) // 4
+    size = len(picture) // 5
     turned = np.ascontiguousarray(np.rot90(bev_image))
     corner = len(picture) - size - 6
-    picture[corner : corner + size, corner : corner + size] = cv2.resize(turned, (size, size), interpolation=cv2.INTER_NEAREST)
+    picture[corner : corner + size, corner : corner + size] = cv2.resize(
+        turned, (size, size), interpolation=cv2.INTER_NEAREST
+    )
     cv2.rectangle(picture, (corner - 1, corner - 1), (corner + size, corner + size), FAINT, 1)
     text.add((origin[0] + corner + 5, origin[1] + corner + 4), "BEV map", 10, backing=BACKGROUND)
 
@@ -69,14 +74,20 @@ class _Canvas:
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
         """Ego x, y [..., 2] in m -> u, v of the finer picture."""
-        return np.stack([(self.reach - points[..., 1]) * self.scale, (self.reach - points[..., 0]) * self.scale], -1)
+        return np.stack(
+            [(self.reach - points[..., 1]) * self.scale, (self.reach - points[..., 0]) * self.scale], -1
+        )
 
     def fixed(self, points: np.ndarray) -> np.ndarray:
         """The same in OpenCV's fixed point."""
         return np.round(np.clip(self.pixels(points), -1e5, 1e5) * (1 << _SHIFT)).astype(np.int32)
 
     def ground(
-        self, ego_from_camera: np.ndarray, intrinsics: np.ndarray, image_size: tuple[int, int], mask: np.ndarray
+        self,
+        ego_from_camera: np.ndarray,
+        intrinsics: np.ndarray,
+        image_size: tuple[int, int],
+        mask: np.ndarray,
     ) -> None:
         """Fields of view of the cameras, and rings every ten metres."""
         for pose, matrix in zip(ego_from_camera[mask], intrinsics[mask], strict=True):
@@ -90,7 +101,9 @@ class _Canvas:
             cv2.fillPoly(self.picture, [wedge], PANEL, cv2.LINE_AA, _SHIFT)
         center = tuple(int(v) for v in self.fixed(np.zeros(2)))
         for radius in np.arange(10.0, 2 * self.reach, 10.0):
-            cv2.circle(self.picture, center, round(radius * self.scale * (1 << _SHIFT)), GRID, 1, cv2.LINE_AA, _SHIFT)
+            cv2.circle(
+                self.picture, center, round(radius * self.scale * (1 << _SHIFT)), GRID, 1, cv2.LINE_AA, _SHIFT
+            )
 
     def points(self, points: np.ndarray) -> None:
         """LiDAR returns [P, 3], higher ones lighter; what is above a truck is left out."""
@@ -106,13 +119,13 @@ class _Canvas:
         fixed = self.fixed(points)
         for i in range(1, len(fixed)):
             shade = faded(color, 0.15 + 0.6 * i / len(fixed))
-            cv2.line(self.picture, fixed[i - 1], fixed[i], shade, _FINER + 1, cv2.LINE_AA, _SHIFT)
+            cv2.polylines(self.picture, [fixed[i - 1 : i + 1]], False, shade, _FINER + 1, cv2.LINE_AA, _SHIFT)
 
     def truth(self, labelled: LabelledBoxes) -> None:
         """Outlines and headings of labels."""
         for outline, center, front, _ in _footprints(labelled):
             cv2.polylines(self.picture, [self.fixed(outline)], True, TRUTH, _FINER, cv2.LINE_AA, _SHIFT)
-            cv2.line(self.picture, *self.fixed(np.stack([center, front])), TRUTH, _FINER, cv2.LINE_AA, _SHIFT)
+            self._line(center, front, TRUTH, _FINER)
 
     def tracks(self, labelled: LabelledBoxes) -> None:
         """Filled boxes with heading and velocity, the best on top."""
@@ -123,10 +136,13 @@ class _Canvas:
             fixed = self.fixed(outline)
             cv2.fillPoly(self.picture, [fixed], faded(color, 0.45), cv2.LINE_AA, _SHIFT)
             cv2.polylines(self.picture, [fixed], True, color, _FINER + 1, cv2.LINE_AA, _SHIFT)
-            cv2.line(self.picture, *self.fixed(np.stack([center, front])), color, _FINER + 1, cv2.LINE_AA, _SHIFT)
+            self._line(center, front, color, _FINER + 1)
             if np.isfinite(velocity).all() and np.linalg.norm(velocity) > 0.5:
-                ahead = self.fixed(np.stack([front, front + velocity]))
-                cv2.line(self.picture, *ahead, faded(color, 0.75, INK), _FINER, cv2.LINE_AA, _SHIFT)
+                self._line(front, front + velocity, faded(color, 0.75, INK), _FINER)
+
+    def _line(self, start: np.ndarray, end: np.ndarray, color: Color, thickness: int) -> None:
+        fixed = self.fixed(np.stack([start, end]))
+        cv2.polylines(self.picture, [fixed], False, color, thickness, cv2.LINE_AA, _SHIFT)
 
     def ego(self) -> None:
         """The vehicle itself."""
@@ -146,7 +162,9 @@ def _footprints(labelled: LabelledBoxes) -> list[tuple[np.ndarray, np.ndarray, n
 def _words(view: FrameView, canvas: _Canvas, text: TextLayer, origin: tuple[float, float]) -> None:
     place = np.array(origin)
     for radius in np.arange(10.0, canvas.reach, 10.0):
-        at = canvas.pixels(np.array([radius, 0.0]) * 0.7071 + np.array([0, -radius * 0.7071])) / _FINER + place
+        at = (
+            canvas.pixels(np.array([radius, 0.0]) * 0.7071 + np.array([0, -radius * 0.7071])) / _FINER + place
+        )
         text.add((float(at[0]), float(at[1])), f"{radius:g} m", 9, FAINT, anchor="mm")
     if view.tracks is None:
         return
@@ -157,4 +175,5 @@ def _words(view: FrameView, canvas: _Canvas, text: TextLayer, origin: tuple[floa
         lift = 6 + float(boxes.size[index, :2].max()) * canvas.scale / _FINER / 2
         color = faded(class_color(view.tracks.name(index)), 0.5, (255, 255, 255))
         words = str(int(boxes.track_id[index]))
-        text.add((float(at[0]), float(at[1]) - lift), words, 9, color, anchor="mm")
+        height = max(float(at[1]) - min(lift, 24), place[1] + 8)
+        text.add((float(at[0]), float(height)), words, 9, color, anchor="mm")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import torch
@@ -12,7 +10,6 @@ from dualview.drawing import projection
 from dualview.drawing.palette import BACKGROUND, FAINT, PANEL, TRUTH, WARNING, class_color, faded
 from dualview.drawing.text import TextLayer
 from dualview.drawing.view import FrameView, LabelledBoxes
-from dualview.geometry.boxes import Boxes3D
 
 _SHIFT = 4  # OpenCV's fixed-point bits for lines between pixels
 _FARTHEST = 1e5  # px; keeps cut edges inside OpenCV's integers
@@ -20,7 +17,9 @@ _LABEL_HEIGHT = 16  # px; smaller boxes get no words
 _THIN_HEIGHT = 36  # px; smaller boxes get thin lines
 
 
-def camera_picture(view: FrameView, camera: int, text: TextLayer, origin: tuple[float, float] = (0.0, 0.0)) -> np.ndarray:
+def camera_picture(
+    view: FrameView, camera: int, text: TextLayer, origin: tuple[float, float] = (0.0, 0.0)
+) -> np.ndarray:
     """uint8 [H, W, 3]: the image of camera `camera` with labels (thin, white) and tracks (class colours, front face filled).
 
     Words go to `text`, at positions shifted by `origin` (px), since they are drawn on the whole picture at once.
@@ -54,12 +53,11 @@ def _draw(
     origin: tuple[float, float],
 ) -> None:
     """Draw boxes on `picture`, the far ones first; without `text` they are labels: white, thin, nameless."""
-    boxes = _near(labelled.boxes)
-    corners = projection.homogeneous_corners(boxes, image_from_ego)
+    labelled = labelled.drawable()
+    corners = projection.homogeneous_corners(labelled.boxes, image_from_ego)
     edges, seen = projection.visible_edges(corners)
     inside = projection.shows(edges, seen, picture.shape[:2])
     order = np.argsort(-corners[..., 2].mean(1))
-    labelled = replace(labelled, boxes=boxes)
     for index in (i for i in order if inside[i]):
         color = TRUTH if text is None else class_color(labelled.name(index))
         if text is not None:
@@ -70,12 +68,6 @@ def _draw(
         cv2.polylines(picture, list(lines), False, color, wide, cv2.LINE_AA, _SHIFT)
         if text is not None:
             _name(text, labelled, int(index), pixels.reshape(-1, 2), picture.shape[:2], origin)
-
-
-def _near(boxes: Boxes3D) -> Boxes3D:
-    """Boxes with finite numbers only: the others can't be drawn."""
-    finite = boxes.center.isfinite().all(-1) & boxes.size.isfinite().all(-1) & boxes.yaw.isfinite()
-    return boxes[finite]
 
 
 def _fill(picture: np.ndarray, polygon: np.ndarray, color: tuple[int, int, int], share: float) -> None:
@@ -96,7 +88,12 @@ def _fill(picture: np.ndarray, polygon: np.ndarray, color: tuple[int, int, int],
 
 
 def _name(
-    text: TextLayer, labelled: LabelledBoxes, index: int, pixels: np.ndarray, size: tuple[int, int], origin: tuple[float, float]
+    text: TextLayer,
+    labelled: LabelledBoxes,
+    index: int,
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    origin: tuple[float, float],
 ) -> None:
     low, high = pixels.min(0), pixels.max(0)
     if high[1] - low[1] < _LABEL_HEIGHT:

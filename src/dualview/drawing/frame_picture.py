@@ -50,7 +50,10 @@ def camera_rows(ego_from_camera: torch.Tensor) -> list[list[int]]:
     forwards = sorted(range(count), key=lambda i: abs(float(azimuth[i])))
     upper, lower = forwards[: (count + 1) // 2], forwards[(count + 1) // 2 :]
     turn = 2 * torch.pi
-    return [sorted(upper, key=lambda i: -float(azimuth[i])), sorted(lower, key=lambda i: float(azimuth[i]) % turn)]
+    return [
+        sorted(upper, key=lambda i: -float(azimuth[i])),
+        sorted(lower, key=lambda i: float(azimuth[i]) % turn),
+    ]
 
 
 def _legend(view: FrameView, text: TextLayer, right: float) -> None:

@@ -32,7 +32,7 @@ def visible_edges(corners: np.ndarray, near: float = NEAR) -> tuple[np.ndarray, 
     share = np.clip((near - depth[..., 0]) / np.where(np.abs(step) < 1e-12, 1.0, step), 0.0, 1.0)[..., None]
     cut = ends[..., 0, :] + share * (ends[..., 1, :] - ends[..., 0, :])
     clipped = np.where(ahead[..., None], ends, cut[..., None, :])
-    return clipped[..., :2] / np.maximum(clipped[..., 2:], 1e-9), ahead.any(-1)
+    return clipped[..., :2] / np.maximum(clipped[..., 2:], 1e-9), np.asarray(ahead.any(-1))
 
 
 def visible_face(corners: np.ndarray, face: tuple[int, ...] = FRONT_FACE, near: float = NEAR) -> np.ndarray:
@@ -44,7 +44,7 @@ def visible_face(corners: np.ndarray, face: tuple[int, ...] = FRONT_FACE, near: 
         if (start[2] >= near) != (end[2] >= near):
             polygon.append(start + (near - start[2]) / (end[2] - start[2]) * (end - start))
     points = np.array(polygon).reshape(-1, 3)
-    return points[:, :2] / points[:, 2:]
+    return points[:, :2] / np.maximum(points[:, 2:], near / 2)  # cutting may round a little
 
 
 def shows(edges: np.ndarray, seen: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:

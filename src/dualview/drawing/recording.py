@@ -38,9 +38,11 @@ def recording_views(
 ) -> Iterator[FrameView]:
     """Views of a recording's frames in order.
 
-    tracks: anchor stamp (ns) -> boxes in the world frame; None draws no tracks. width: of a camera's image, px (its height follows
-    from the first camera's shape). bev_images: anchor stamp -> the node's picture of its BEV map. stamps: only these anchor stamps (all are still followed, so trails are whole). Labels are shown at
-    frames within 60 ms of a keyframe, carried on by their velocity to the frame's stamp.
+    tracks: anchor stamp (ns) -> boxes in the world frame; None draws no tracks. width: of a camera's image, px
+    (its height follows from the first camera's shape). stamps: only these anchor stamps (all are still
+    followed, so trails are whole). bev_images: anchor stamp -> the node's picture of its BEV map. Labels are
+    shown at frames within 60 ms of a keyframe, carried on by their velocity to the frame's stamp; those
+    without any LiDAR point are not.
     """
     with BagReader(path) as bag, BagReader(path) as sweeps_bag:
         transforms = read_transforms(bag)
@@ -98,8 +100,9 @@ def _truth_at(labels: list[Annotations], frame: SurroundFrame) -> LabelledBoxes 
     seconds = (frame.stamp_ns - nearest.stamp_ns) / 1e9
     if abs(seconds) > _SAME_INSTANT_S:
         return LabelledBoxes(Boxes3D.empty(), nearest.class_names)
-    velocity = torch.nan_to_num(nearest.boxes.velocity.double(), nan=0.0)
-    moved = Boxes3D(**{**vars(nearest.boxes), "center": nearest.boxes.center.double() + seconds * velocity})
+    seen = nearest.boxes[nearest.num_lidar_points != 0]  # as in scoring; -1 is unknown
+    velocity = torch.nan_to_num(seen.velocity.double(), nan=0.0)
+    moved = Boxes3D(**{**vars(seen), "center": seen.center.double() + seconds * velocity})
     return LabelledBoxes(in_ego_frame(moved, frame.world_from_ego_anchor), nearest.class_names)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import av
 import numpy as np
@@ -34,7 +33,9 @@ class VideoWriter:
         if self._stream is None:
             height, width = picture.shape[:2]
             if height % 2 or width % 2:
-                raise DualViewError(f"a video needs even sizes, got {width}x{height}: pad the picture by a pixel")
+                raise DualViewError(
+                    f"a video needs even sizes, got {width}x{height}: pad the picture by a pixel"
+                )
             options = {"crf": "21", "preset": "veryfast", "threads": "2"}
             self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
             self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
@@ -51,7 +52,7 @@ class VideoWriter:
         else:
             self._partial.unlink(missing_ok=True)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> VideoWriter:
         return self
 
     def __exit__(

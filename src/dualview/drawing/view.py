@@ -21,6 +21,12 @@ class LabelledBoxes:
     boxes: Boxes3D
     class_names: tuple[str, ...]
 
+    def drawable(self) -> LabelledBoxes:
+        """Those with finite numbers only; velocities may be unknown."""
+        boxes = self.boxes
+        finite = boxes.center.isfinite().all(-1) & boxes.size.isfinite().all(-1) & boxes.yaw.isfinite()
+        return LabelledBoxes(boxes[finite], self.class_names)
+
     def name(self, index: int) -> str:
         """Class name of box `index`."""
         return self.class_names[int(self.boxes.label[index])]

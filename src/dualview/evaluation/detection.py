@@ -79,7 +79,7 @@ def score_by_range(keyframes: Sequence[Keyframe], protocol: Protocol) -> dict[st
             name for name in protocol.class_ranges if any(b.detection_name == name for b in parts[0].all)
         ]
         if names:
-            scores[f"{near:g}-{far:g}m"] = _score(*parts, protocol, names)
+            scores[f"{near:g}-{far:g}m"] = _score(parts[0], parts[1], protocol, names)
     return scores
 
 

@@ -7,8 +7,9 @@ tables are involved. It is installed without its dependency pins, which ask for 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from types import SimpleNamespace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,33 +66,36 @@ def detection_boxes(keyframes: Sequence[Keyframe], protocol: Protocol) -> tuple[
     """(labels, predictions) of all keyframes as the devkit takes them, filtered by range, points and bicycle racks."""
     truth, predicted = EvalBoxes(), EvalBoxes()
     for keyframe in keyframes:
-        for boxes, into in zip(
-            _devkit_boxes(keyframe, protocol, protocol.class_ranges), (truth, predicted), strict=True
-        ):
-            into.add_boxes(keyframe.token, [
-                _DetectionBox(name, score, attribute, **box) for name, score, attribute, _, box in boxes
-            ])  # fmt: skip
+        labels, predictions = _filtered(keyframe, protocol, protocol.class_ranges)
+        for boxes, into in ((labels, truth), (predictions, predicted)):
+            into.add_boxes(
+                keyframe.token, [_DetectionBox(b.name, b.score, b.attribute, **b.geometry) for b in boxes]
+            )
     return truth, predicted
 
 
 def tracking_boxes(keyframes: Sequence[Keyframe], protocol: Protocol) -> tuple[dict, dict]:
     """(labels, predictions) as {drive: {stamp: [TrackingBox]}}, as the devkit's `create_tracks` makes them: filtered like detections,
     each track's score the mean of its boxes' scores, holes inside a track interpolated. A `TrackingConfig` must have been made."""
-    result: list[dict] = []
-    for which in (0, 1):
-        tracks: dict = defaultdict(lambda: defaultdict(list))
-        for keyframe in keyframes:
-            boxes = _devkit_boxes(keyframe, protocol, protocol.tracking_ranges)[which]
-            tracks[keyframe.drive][keyframe.annotations.stamp_ns] = [
-                TrackingBox(tracking_id=identity, tracking_name=name, tracking_score=score, **box)
-                for name, score, _, identity, box in boxes
-                if identity != "-1"  # a detection without identity is no track
+    tracks: tuple[dict, dict] = (
+        defaultdict(lambda: defaultdict(list)),
+        defaultdict(lambda: defaultdict(list)),
+    )
+    for keyframe in keyframes:
+        for boxes, into in zip(_filtered(keyframe, protocol, protocol.tracking_ranges), tracks, strict=True):
+            into[keyframe.drive][keyframe.annotations.stamp_ns] = [
+                TrackingBox(
+                    tracking_id=b.identity, tracking_name=b.name, tracking_score=b.score, **b.geometry
+                )
+                for b in boxes
+                if b.identity != "-1"  # a detection without identity is no track
             ]
-        if which == 1:
-            for drive in tracks.values():
-                _average_scores(drive)
-        result.append({drive: interpolate_tracks(stamps) for drive, stamps in tracks.items()})
-    return result[0], result[1]
+    labels, predictions = tracks
+    for drive in predictions.values():
+        _average_scores(drive)
+    return {d: interpolate_tracks(t) for d, t in labels.items()}, {
+        d: interpolate_tracks(t) for d, t in predictions.items()
+    }
 
 
 def _average_scores(drive: dict) -> None:
@@ -104,73 +108,73 @@ def _average_scores(drive: dict) -> None:
             box.tracking_score = float(np.mean(scores[box.tracking_id]))
 
 
-def _devkit_boxes(keyframe: Keyframe, protocol: Protocol, ranges: dict) -> tuple[list, list]:
-    """((name, score, attribute, identity, EvalBox fields) of labels, the same of predictions), filtered."""
+@dataclass(frozen=True)
+class _Box:
+    """What the devkit's boxes are made of; `geometry` holds the arguments of its EvalBox."""
+
+    name: str
+    score: float
+    attribute: str
+    identity: str
+    geometry: dict[str, Any]
+
+
+def _filtered(
+    keyframe: Keyframe, protocol: Protocol, ranges: Mapping[str, float]
+) -> tuple[list[_Box], list[_Box]]:
+    """(labels, predictions) that count: the devkit's filters by range and racks for both, by points for labels."""
     labels = keyframe.annotations
     racks = [i for i, label in enumerate(labels.boxes.label.tolist()) if labels.class_names[label] in _RACKS]
     rack_boxes = labels.boxes[torch.tensor(racks, dtype=torch.int64)]
-    attributes = labels.attributes or ((),) * len(labels.boxes)
-    truth = _select(keyframe, labels.boxes, labels.class_names, ranges, rack_boxes, SimpleNamespace(
-        points=labels.num_lidar_points.tolist(), identities=labels.instance_ids,
-        attributes=[next((a for a in names if a in KNOWN_ATTRIBUTES), "") for names in attributes],
-    ))  # fmt: skip
+    points = labels.num_lidar_points.tolist()
+    truth = []
+    for i, name, geometry in _inside(keyframe, labels.boxes, labels.class_names, ranges, rack_boxes):
+        if points[i] != 0:  # -1, unknown, stays
+            names = labels.attributes[i] if labels.attributes else ()
+            attribute = next((a for a in names if a in KNOWN_ATTRIBUTES), "")
+            geometry["num_pts"] = int(points[i])
+            truth.append(_Box(name, -1.0, attribute, labels.instance_ids[i], geometry))
     if keyframe.prediction is None:
         return truth, []
     boxes = keyframe.prediction.boxes
-    best = torch.argsort(boxes.score, descending=True, stable=True)[: protocol.max_boxes]
-    return truth, _select(keyframe, boxes[best], keyframe.prediction.class_names, ranges, rack_boxes, None)
+    boxes = boxes[torch.argsort(boxes.score, descending=True, stable=True)[: protocol.max_boxes]]
+    speed = boxes.velocity[:, :2].double().norm(dim=-1).tolist()
+    predicted = [
+        _Box(name, float(boxes.score[i]), attribute_of(name, speed[i]), str(int(boxes.track_id[i])), geometry)
+        for i, name, geometry in _inside(keyframe, boxes, keyframe.prediction.class_names, ranges, rack_boxes)
+    ]
+    return truth, predicted
 
 
-def _select(
-    keyframe: Keyframe,
-    boxes: Boxes3D,
-    names: Sequence[str],
-    ranges: dict,
-    racks: Boxes3D,
-    label: SimpleNamespace | None,
-) -> list[tuple]:
-    """Filter and translate; `label` holds what only labels have, None for predictions.
+def _inside(
+    keyframe: Keyframe, boxes: Boxes3D, names: Sequence[str], ranges: Mapping[str, float], racks: Boxes3D
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """(index, class, EvalBox arguments) of boxes of scored classes nearer (in xy) than their range and in no bicycle rack.
 
-    As the devkit does: xy distance below the class's range, no labels without points (-1, unknown, stays), nothing in a rack.
+    Boxes with numbers that aren't finite, or sizes that aren't above zero, are left out: the devkit can't take them.
     """
-    center, offset = boxes.center.double(), boxes.center.double() - torch.from_numpy(keyframe.ego_position)
+    center, half = boxes.center.double(), boxes.yaw.double() / 2
+    offset = center - torch.from_numpy(keyframe.ego_position)
     distance = offset[:, :2].norm(dim=-1).tolist()
-    in_rack = racks.contains(center).any(0).tolist() if len(racks) else [False] * len(boxes)
-    half, velocity = boxes.yaw.double() / 2, boxes.velocity.double()
-    valid = (
-        (boxes.size > 0).all(-1)
-        & boxes.size.isfinite().all(-1)
-        & center.isfinite().all(-1)
-        & half.isfinite()
-        & boxes.score.isfinite()
+    finite = (
+        center.isfinite().all(-1) & boxes.size.isfinite().all(-1) & half.isfinite() & boxes.score.isfinite()
     )
-    speed = velocity[:, :2].norm(dim=-1).tolist()
-    size = boxes.size.double()[:, [1, 0, 2]].tolist()  # nuScenes' order: width, length, height
-    cos, sin, offset, center, velocity = (
-        half.cos().tolist(),
-        half.sin().tolist(),
-        offset.tolist(),
-        center.tolist(),
-        velocity.tolist(),
-    )
-    selected = []
-    for i, name in enumerate(names[k] for k in boxes.label.tolist()):
-        if name not in ranges or not distance[i] < ranges[name] or not valid[i]:
+    valid = (finite & (boxes.size > 0).all(-1)).tolist()
+    racked = racks.contains(center).any(0).tolist() if len(racks) else [False] * len(boxes)
+    columns = zip(
+        center.tolist(), boxes.size.double().tolist(), half.cos().tolist(), half.sin().tolist(),
+        boxes.velocity.double().tolist(), offset.tolist(), strict=True,
+    )  # fmt: skip
+    for i, (position, (length, width, height), cos, sin, velocity, from_ego) in enumerate(columns):
+        name = names[int(boxes.label[i])]
+        if (
+            not valid[i]
+            or name not in ranges
+            or not distance[i] < ranges[name]
+            or (racked[i] and name in _RACKED)
+        ):
             continue
-        if (in_rack[i] and name in _RACKED) or (label is not None and label.points[i] == 0):
-            continue
-        fields = dict(
-            sample_token=keyframe.token, translation=tuple(center[i]), size=tuple(size[i]), rotation=(cos[i], 0.0, 0.0, sin[i]),
-            velocity=tuple(velocity[i][:2]), ego_translation=tuple(offset[i]),
-            num_pts=-1 if label is None else int(label.points[i]),
-        )  # fmt: skip
-        if label is None:
-            score, attribute, identity = (
-                float(boxes.score[i]),
-                attribute_of(name, speed[i]),
-                str(int(boxes.track_id[i])),
-            )
-        else:
-            score, attribute, identity = -1.0, label.attributes[i], label.identities[i]
-        selected.append((name, score, attribute, identity, fields))
-    return selected
+        yield i, name, {
+            "sample_token": keyframe.token, "translation": tuple(position), "size": (width, length, height),
+            "rotation": (cos, 0.0, 0.0, sin), "velocity": tuple(velocity[:2]), "ego_translation": tuple(from_ego),
+        }  # fmt: skip

@@ -37,7 +37,9 @@ def compute_metrics(
         "protocol": asdict(protocol),
     }
     if not keyframes:
-        metrics["note"] = "the recordings have no labels (annotations_topic of the rig): nothing to score against"
+        metrics["note"] = (
+            "the recordings have no labels (annotations_topic of the rig): nothing to score against"
+        )
         return _jsonable(metrics), None
     detection = score_detections(keyframes, protocol)
     tracking = score_tracks(keyframes, protocol)
@@ -52,7 +54,9 @@ def compute_metrics(
             name: {
                 **_detection_summary(scores),
                 "labels": sum(c.label_count for c in scores.classes.values()),
-                "per_class": {n: {"ap": c.mean_ap, "labels": c.label_count} for n, c in scores.classes.items()},
+                "per_class": {
+                    n: {"ap": c.mean_ap, "labels": c.label_count} for n, c in scores.classes.items()
+                },
             }
             for name, scores in score_by_range(keyframes, protocol).items()
         },
@@ -63,7 +67,11 @@ def compute_metrics(
 
 
 def _detection_summary(scores: DetectionScores) -> dict[str, float]:
-    return {"mAP": scores.mean_ap, "NDS": scores.nds, **{f"m{name}": value for name, value in scores.errors.items()}}
+    return {
+        "mAP": scores.mean_ap,
+        "NDS": scores.nds,
+        **{f"m{name}": value for name, value in scores.errors.items()},
+    }
 
 
 def _present(scores: DetectionScores) -> dict[str, Any] | None:
@@ -128,5 +136,7 @@ def headline(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     if present and len(present["classes"]) < len(metrics["per_class"]):
         count = f"{len(present['classes'])} of {len(metrics['per_class'])} classes that have labels"
         rows.append((f"mAP, NDS over the {count}", f"{shown(present['mAP'])}, {shown(present['NDS'])}"))
-    rows.append(("keyframes (without output)", f"{metrics['keyframes']} ({metrics['keyframes_without_output']})"))
+    rows.append(
+        ("keyframes (without output)", f"{metrics['keyframes']} ({metrics['keyframes_without_output']})")
+    )
     return rows

@@ -50,7 +50,9 @@ def write_report(
 
 
 def _head(metrics: Mapping[str, Any]) -> str:
-    dropped = ", ".join(f"{count} × {reason}" for reason, count in metrics["frames_dropped"].items()) or "none"
+    dropped = (
+        ", ".join(f"{count} × {reason}" for reason, count in metrics["frames_dropped"].items()) or "none"
+    )
     lines = [
         "# Evaluation",
         f"- weights: {'; '.join(metrics['weights'])}",
@@ -130,12 +132,19 @@ def _draw_curves(path: Path, detection: DetectionScores, protocol: Protocol) -> 
 
 
 def _worst(
-    folder: Path, drives: Sequence[Drive], keyframes: Sequence[Keyframe], rig: Rig, protocol: Protocol, count: int
+    folder: Path,
+    drives: Sequence[Drive],
+    keyframes: Sequence[Keyframe],
+    rig: Rig,
+    protocol: Protocol,
+    count: int,
 ) -> str:
     lines = []
     for number, errors in enumerate(worst_frames(keyframes, protocol, count), 1):
         name = f"worst_{number}.png"
-        if _draw_frame(folder / name, errors, next(d for d in drives if d.name == errors.keyframe.drive), rig):
+        if _draw_frame(
+            folder / name, errors, next(d for d in drives if d.name == errors.keyframe.drive), rig
+        ):
             stamp = errors.keyframe.annotations.stamp_ns
             lines.append(f"{number}. {errors.keyframe.drive}, stamp {stamp}: {errors.misses} missed, {errors.false_alarms} false "
                          f"alarms (boxes from score {errors.threshold:.2f} on)\n\n   ![]({name})")  # fmt: skip

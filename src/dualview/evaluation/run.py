@@ -58,6 +58,13 @@ def fitting_rig(path: str | Path, name: str | None = None) -> Rig:
         )
 
 
+def threshold_overrides(score_threshold: float | None) -> dict[str, float]:
+    """Overrides for `dualview.load` that mean the same as the node's parameter score_threshold; None: the checkpoint's own."""
+    if score_threshold is None:
+        return {}
+    return {"track_threshold": score_threshold, "decoder.id_threshold": score_threshold}
+
+
 def detect(
     path: str | Path,
     rig: Rig,
@@ -91,7 +98,12 @@ def detect(
             if progress:
                 progress(len(predictions))
     return Drive(
-        name or Path(path).stem, Path(path), predictions, session.detector.weights_description, dict(dropped), latency
+        name or Path(path).stem,
+        Path(path),
+        predictions,
+        session.detector.weights_description,
+        dict(dropped),
+        latency,
     )
 
 

@@ -45,7 +45,8 @@ def worst_frames(keyframes: Sequence[Keyframe], protocol: Protocol, count: int) 
     for candidate in sorted(errors, key=lambda e: -e.total):
         stamp, drive = candidate.keyframe.annotations.stamp_ns, candidate.keyframe.drive
         near = any(
-            c.keyframe.drive == drive and abs(c.keyframe.annotations.stamp_ns - stamp) < 1_000_000_000 for c in chosen
+            c.keyframe.drive == drive and abs(c.keyframe.annotations.stamp_ns - stamp) < 1_000_000_000
+            for c in chosen
         )
         if candidate.total and not near and len(chosen) < count:
             chosen.append(candidate)

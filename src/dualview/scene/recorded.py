@@ -63,7 +63,9 @@ def tracks_topic(bag: BagReader, rig: Rig, topic: str | None = None) -> str:
     if topic is not None:
         if topic in bag.topics:
             return topic
-        raise BagError(f"{bag.path} has no topic {topic}; topics with tracks in it: {', '.join(found) or 'none'}")
+        raise BagError(
+            f"{bag.path} has no topic {topic}; topics with tracks in it: {', '.join(found) or 'none'}"
+        )
     if len(found) == 1:
         return found[0]
     if found:
@@ -98,12 +100,18 @@ def read_tracks(bag: BagReader, rig: Rig, topic: str | None = None) -> list[Reco
 
 def read_bev_images(bag: BagReader) -> dict[int, np.ndarray]:
     """Stamp (ns) -> uint8 [Y, X, 3]: the pictures of BEV maps that a node published (topics ending in /bev/image)."""
-    topics = [t for t, about in bag.topics.items() if t.endswith("/bev/image") and about.type == "sensor_msgs/msg/Image"]
+    topics = [
+        t
+        for t, about in bag.topics.items()
+        if t.endswith("/bev/image") and about.type == "sensor_msgs/msg/Image"
+    ]
     images = {}
     for message in bag.messages(topics) if topics else ():
         image = message.message
         if image.encoding == "rgb8":
-            rows = np.frombuffer(memoryview(image.data), np.uint8).reshape(image.height, -1)[:, : 3 * image.width]
+            rows = np.frombuffer(memoryview(image.data), np.uint8).reshape(image.height, -1)[
+                :, : 3 * image.width
+            ]
             images[stamp_ns(image.header.stamp)] = rows.reshape(image.height, image.width, 3).copy()
     return images
 
