@@ -54,7 +54,9 @@ class Vehicle:
                                   [c not in cameras for c in CAMERAS], 2)  # fmt: skip
 
     def close(self) -> None:
-        self.process.stop(signal.SIGKILL)
+        assert self.process.popen.stdin is not None
+        self.process.popen.stdin.close()  # it ends by itself, and leaves no shared memory behind
+        assert self.process.wait(20) == 0, self.process.output
         status = self.node.stop(signal.SIGTERM)
         self.listener.close()
         assert status == 0, self.node.output

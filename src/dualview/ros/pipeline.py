@@ -8,10 +8,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import torch
+from rclpy.exceptions import InvalidTopicNameException
 
 import dualview
 from dualview.detectors.session import TrackingSession
-from dualview.errors import ImageError
+from dualview.errors import ConfigError, ImageError
 from dualview.ros.health import BUSY, TOO_FEW, LiveTime, NodeHealth
 from dualview.ros.inputs import ArrivalTimes, Inputs
 from dualview.ros.outputs import Outputs
@@ -66,9 +67,13 @@ class Pipeline:
         self._last_error: dict[str, float] = {}
         self._worker: NewestFrameWorker | None = None
         self.outputs = Outputs(node, self.rig, config.class_names, self.model_name, uuid_base)
-        self._inputs = Inputs(
-            node, self.rig, settings.image_queue_depth, self._receive, self._incompatible, self._lost
-        )
+        try:
+            self._inputs = Inputs(
+                node, self.rig, settings.image_queue_depth, self._receive, self._incompatible, self._lost
+            )
+        except InvalidTopicNameException as error:
+            self.outputs.destroy()
+            raise ConfigError(f"rig '{self.rig.name}' names a topic that ROS can't have: {error}") from error
 
     # ---- life ---------------------------------------------------------------------------------------------------------
 
