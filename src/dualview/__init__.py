@@ -28,6 +28,7 @@ def load(
 
     Raises dualview.errors.WeightsError for a file that is missing or doesn't fit, ConfigError for an unknown name or field.
     """
-    from dualview.detectors.checkpoint import load_detector  # imports torch and the networks: only when asked for
+    # Imports torch and the networks: only when asked for.
+    from dualview.detectors.checkpoint import load_detector
 
     return load_detector(name_or_path, device, seed, overrides)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
 import cv2
@@ -19,7 +20,7 @@ class EncodedImage:
     """
 
     stamp_ns: int
-    data: object
+    data: bytes | bytearray | memoryview | np.ndarray | array[int]
     encoding: str
     compressed: bool
     frame_id: str = ""
@@ -58,7 +59,7 @@ def decode_raw(image: EncodedImage) -> np.ndarray:
     channels, conversion = _TO_RGB[image.encoding.lower()]
     row = image.width * channels
     step = image.step or row
-    data = np.frombuffer(image.data, np.uint8)  # type: ignore[call-overload]
+    data = np.frombuffer(memoryview(image.data), np.uint8)
     if step < row or len(data) < image.height * step:
         raise ImageError(
             f"a raw {image.width}x{image.height} '{image.encoding}' image needs {image.height * max(step, row)} bytes, "

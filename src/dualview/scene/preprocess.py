@@ -18,7 +18,7 @@ import torch
 
 from dualview.errors import ImageError
 from dualview.geometry.camera_models import undistortion_map
-from dualview.scene.assembler import ClosedFrame
+from dualview.scene.assembler import CameraInput, ClosedFrame
 from dualview.scene.calibration import CameraCalibration
 from dualview.scene.frame import SurroundFrame
 from dualview.scene.images import EncodedImage, decode_raw
@@ -56,7 +56,7 @@ class _Camera:
     calibration: CameraCalibration
     mapping: ImageMapping
     intrinsics: np.ndarray
-    tables: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)  # by decoded size
+    tables: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # by decoded size
 
 
 class ImagePreprocessor:
@@ -79,8 +79,7 @@ class ImagePreprocessor:
         intrinsics = np.tile(np.eye(3), (count, 1, 1))
         map_images = self._pool.map if self._pool else map
         usable = [i for i, camera in enumerate(closed.cameras) if camera.image is not None]
-        prepared = map_images(lambda i: self._prepare(closed.cameras[i].name, closed.cameras[i].image,
-                                                      closed.cameras[i].calibration), usable)  # fmt: skip
+        prepared = map_images(lambda i: self._prepare(closed.cameras[i]), usable)
         for i, result in zip(usable, prepared, strict=True):
             if isinstance(result, ImageError):
                 problems[closed.cameras[i].name] = str(result)
@@ -101,9 +100,9 @@ class ImagePreprocessor:
         )
         return frame, problems
 
-    def _prepare(
-        self, name: str, image: EncodedImage, calibration: CameraCalibration
-    ) -> tuple[np.ndarray, _Camera] | ImageError:
+    def _prepare(self, given: CameraInput) -> tuple[np.ndarray, _Camera] | ImageError:
+        name, image, calibration = given.name, given.image, given.calibration
+        assert image is not None and calibration is not None  # the assembler gives both or neither
         camera = self._cameras.get(name)
         if camera is None or not camera.calibration.same_as(calibration):
             mapping = ImageMapping.covering((calibration.height, calibration.width), self.image_size)
@@ -128,12 +127,14 @@ class ImagePreprocessor:
         if size not in camera.tables:
             scale = np.diag([size[1] / calibration.width, size[0] / calibration.height, 1.0])
             to_centres = np.linalg.inv(_HALF_PIXEL)
-            camera.tables[size] = undistortion_map(
+            table = undistortion_map(
                 to_centres @ scale @ _HALF_PIXEL @ calibration.intrinsics,
                 calibration.distortion_model, calibration.distortion,
                 to_centres @ camera.intrinsics, self.image_size,
             )  # fmt: skip
-        return cv2.remap(decoded, camera.tables[size], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+            camera.tables[size] = (np.ascontiguousarray(table[..., 0]), np.ascontiguousarray(table[..., 1]))
+        u, v = camera.tables[size]
+        return cv2.remap(decoded, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
 def decode_at_least(image: EncodedImage, needed: tuple[int, int], expected: tuple[int, int]) -> np.ndarray:
@@ -144,7 +145,7 @@ def decode_at_least(image: EncodedImage, needed: tuple[int, int], expected: tupl
     if not image.compressed:
         _check_size((image.height, image.width), expected)
         return decode_raw(image)
-    if bytes(memoryview(image.data)[:2]) == _JPEG_BEGINS:  # type: ignore[arg-type]
+    if bytes(memoryview(image.data)[:2]) == _JPEG_BEGINS:
         try:
             height, width, *_ = simplejpeg.decode_jpeg_header(image.data)
             _check_size((height, width), expected)
@@ -153,7 +154,7 @@ def decode_at_least(image: EncodedImage, needed: tuple[int, int], expected: tupl
             return simplejpeg.decode_jpeg(image.data, "RGB", True, True, *smallest, 1)
         except ValueError as error:
             raise ImageError(f"the JPEG is broken ({error}): check the camera driver and the link") from error
-    pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
+    pixels = cv2.imdecode(np.frombuffer(memoryview(image.data), np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
         raise ImageError(f"the compressed image (format '{image.encoding}') can't be decoded: JPEG and PNG are understood")
     _check_size(pixels.shape[:2], expected)
