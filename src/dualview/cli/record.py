@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--idle-timeout",
         type=float,
         metavar="S",
-        help="finish when nothing has come for so long after the first message",
+        help="finish when nothing but /diagnostics and /rosout has come for so long after the first message",
     )
     parser.add_argument("--use-sim-time", action="store_true", help="log times follow /clock")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.mcap if it exists")

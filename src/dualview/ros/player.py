@@ -116,6 +116,10 @@ class BagPlayer:
 
     def play(self, stop: Callable[[], bool]) -> PlayReport:
         """Play until the end, or until `stop()` says True. Raises BagError if the recording is damaged."""
+        for (
+            topic
+        ) in self._publishers:  # what the reader must prepare for a type is done before the clock runs
+            next(self._bag.messages([topic], raw=True), None)
         begin = time.perf_counter()
         while not stop() and (self.settings.loops == 0 or self.report.passes < self.settings.loops):
             self._pass(stop)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 _DEPTH = 200
+ENDLESS = ("/diagnostics", "/rosout")  # never fall silent, so they don't count as a sign that things go on
 
 
 class BagRecorder:
@@ -30,7 +31,7 @@ class BagRecorder:
         self.waiting = sorted({node.resolve_topic_name(topic) for topic in topics})
         self.recording: dict[str, str] = {}  # topic -> type
         self.refused: dict[str, str] = {}  # topic -> why
-        self.last_message: float | None = None  # time.monotonic()
+        self.last_message: float | None = None  # time.monotonic(); ENDLESS topics don't count
 
     def discover(self) -> list[str]:
         """Subscribe to topics that have appeared; returns their names."""
@@ -61,5 +62,6 @@ class BagRecorder:
         self.recording[topic] = kind
 
     def _take(self, topic: str, kind: str, data: Any) -> None:
-        self.last_message = time.monotonic()
+        if topic not in ENDLESS:
+            self.last_message = time.monotonic()
         self._writer.write_raw(topic, kind, bytes(data), self._node.get_clock().now().nanoseconds)
