@@ -59,7 +59,7 @@ def decode_raw(image: EncodedImage) -> np.ndarray:
     channels, conversion = _TO_RGB[image.encoding.lower()]
     row = image.width * channels
     step = image.step or row
-    data = np.frombuffer(memoryview(image.data), np.uint8)
+    data = np.frombuffer(image.data, np.uint8)
     if step < row or len(data) < image.height * step:
         raise ImageError(
             f"a raw {image.width}x{image.height} '{image.encoding}' image needs {image.height * max(step, row)} bytes, "

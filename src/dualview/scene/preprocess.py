@@ -145,7 +145,7 @@ def decode_at_least(image: EncodedImage, needed: tuple[int, int], expected: tupl
     if not image.compressed:
         _check_size((image.height, image.width), expected)
         return decode_raw(image)
-    if bytes(memoryview(image.data)[:2]) == _JPEG_BEGINS:
+    if bytes(image.data[:2]) == _JPEG_BEGINS:
         try:
             height, width, *_ = simplejpeg.decode_jpeg_header(image.data)
             _check_size((height, width), expected)
@@ -154,7 +154,7 @@ def decode_at_least(image: EncodedImage, needed: tuple[int, int], expected: tupl
             return simplejpeg.decode_jpeg(image.data, "RGB", True, True, *smallest, 1)
         except ValueError as error:
             raise ImageError(f"the JPEG is broken ({error}): check the camera driver and the link") from error
-    pixels = cv2.imdecode(np.frombuffer(memoryview(image.data), np.uint8), cv2.IMREAD_COLOR)
+    pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
         raise ImageError(f"the compressed image (format '{image.encoding}') can't be decoded: JPEG and PNG are understood")
     _check_size(pixels.shape[:2], expected)
