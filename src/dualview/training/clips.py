@@ -65,8 +65,7 @@ def walk(drive: DriveSummary, random: np.random.Generator, settings: ClipSetting
     needed = settings.max_frames * interval * (1 + settings.skip_probability)
     latest = max(stamps[-1] - needed, stamps[0] + interval)
     begin = random.uniform(stamps[0], latest)
-    position = int(np.searchsorted(stamps, begin))
-    chosen = [min(position, len(stamps) - 1)]
+    chosen = [max(int(np.searchsorted(stamps, begin, side="right")) - 1, 0)]
     while len(chosen) < settings.max_frames:
         skipped = random.uniform() < settings.skip_probability
         wanted = stamps[chosen[-1]] + interval * (2 if skipped else 1) - _JITTER * interval

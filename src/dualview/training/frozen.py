@@ -1,0 +1,41 @@
+"""Parts of a pretrained backbone that training leaves alone: edges and textures are the same on every road."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def early_stages(body: nn.Module, stages: int) -> list[nn.Module]:
+    """The stem and the first `stages` stages of a timm network; none at all for 0.
+
+    Raises ValueError if the network's stages aren't known.
+    """
+    if stages == 0:
+        return []
+    children = dict(body.named_children())
+    stem = [children[name] for name in ("conv_stem", "conv1", "bn1", "stem") if name in children]
+    if "blocks" in children:
+        found = list(children["blocks"])
+    else:
+        found = [children[name] for name in sorted(children) if name.startswith(("layer", "stages"))]
+    if not stem or len(found) < stages:
+        raise ValueError(
+            f"freeze_stages {stages}: the backbone has {len(found)} known stages; set it to at most that, or to 0"
+        )
+    return [*stem, *found[:stages]]
+
+
+def freeze(body: nn.Module, stages: int) -> None:
+    """No gradient for the stem and the first `stages` stages."""
+    for part in early_stages(body, stages):
+        part.requires_grad_(False)
+
+
+def keep_statistics(body: nn.Module, everywhere: bool, stages: int) -> None:
+    """Batch norms that use what they know instead of the batch: of the whole backbone, or of its frozen
+    stages.
+    """
+    for part in [body] if everywhere else early_stages(body, stages):
+        for module in part.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
