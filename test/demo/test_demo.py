@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,3 +211,50 @@ def test_a_drive_that_is_not_there_or_does_not_fit_is_named(played, tmp_path):
     other_rig = command("demo", bag, "--rig", "pandaset", "--weights", weights, "--out", tmp_path / "out")
     assert other_rig.returncode == 1 and "has none of the image topics" in other_rig.stderr
     assert not (tmp_path / "out" / "output.mcap").exists()
+
+
+@pytest.fixture
+def playing(played, tmp_path):
+    """(a demo that is playing slowly, its three processes, its log)."""
+    _, _, bag, rig_file, weights = played
+    log = tmp_path / "log"
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "dualview", "demo", str(bag), "--rig", str(rig_file), "--weights", str(weights),
+         "--device", "cpu", "--rate", "0.01", "--out", str(tmp_path / "out")],
+        stdout=log.open("wb"), stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    end = time.monotonic() + 90
+    while not (tmp_path / "out" / "logs" / "player.log").is_file() and time.monotonic() < end:
+        time.sleep(0.2)
+    children = [
+        int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _parent_of(p) == demo.pid
+    ]
+    yield demo, children, log
+    if demo.poll() is None:
+        demo.terminate()
+        demo.wait(60)
+
+
+def test_when_the_demo_is_ended_its_processes_end_too(playing):
+    demo, children, log = playing
+    assert len(children) == 3, log.read_text()  # node, recorder, player
+    demo.terminate()
+    assert demo.wait(60) == 130
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.slow
+def test_a_node_that_hangs_is_named(playing):
+    demo, children, log = playing
+    node = next(pid for pid in children if b"\0run\0" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(node, signal.SIGSTOP)
+    assert demo.wait(120) == 1
+    assert "the node hangs" in log.read_text() and "node.log" in log.read_text()
+    assert not Path(f"/proc/{node}").exists()
+
+
+def _parent_of(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return -1

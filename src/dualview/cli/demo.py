@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 
 HELP = "play a drive through the node, then score and draw what came out"
@@ -32,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", default="dualview-tiny", help="a preset, a name in models/, or a .safetensors file"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--seed", type=int, default=0, help="of the synthetic drive")
+    parser.add_argument(
+        "--seed", type=int, default=7, help="of the synthetic drive (default 7: a turn in traffic)"
+    )
     parser.add_argument("--seconds", type=float, default=8.0, help="of the synthetic drive (default 8)")
     parser.add_argument(
         "--rate", type=float, help="seconds of the recording a second (default: what this machine can follow)"
@@ -47,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dualview.demo.run import DemoSettings, run_demo
     from dualview.errors import ConfigError
 
+    signal.signal(signal.SIGTERM, _interrupt)  # so that the processes that it started end with it
     if arguments.recording and arguments.bag:
         raise ConfigError("the drive is named twice: give BAG or --bag BAG")
     settings = DemoSettings(
@@ -55,3 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         score_threshold=arguments.score_threshold, video=not arguments.no_video,
     )  # fmt: skip
     return 0 if run_demo(settings)["frames_processed"] else 1
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -28,11 +28,11 @@ class Observer:
     stamps: set[int] = field(default_factory=set)
     track_ids: set[int] = field(default_factory=set)
     last_boxes: int = 0
-    last_heard: float = 0.0  # time.monotonic()
     statuses: dict[str, tuple[str, dict[str, str]]] = field(
         default_factory=dict
     )  # about -> (sentence, values)
     diagnostics_count: int = 0
+    last_diagnostics: float = 0.0  # time.monotonic()
 
     def spin(self, seconds: float = 0.1) -> None:
         """Take messages for about so long."""
@@ -63,11 +63,11 @@ class Observer:
         self.stamps.add(message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec)
         self.track_ids.update(o.track_id for o in message.objects)
         self.last_boxes = len(message.objects)
-        self.last_heard = time.monotonic()
 
     def take_diagnostics(self, message: Any) -> None:
         """`/diagnostics`."""
         self.diagnostics_count += 1
+        self.last_diagnostics = time.monotonic()
         self.statuses = {
             status.name.partition(": ")[2]: (status.message, {v.key: v.value for v in status.values})
             for status in message.status

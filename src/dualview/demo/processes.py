@@ -62,6 +62,11 @@ class Child:
         return int(self._process.returncode if self._process.returncode is not None else -signal.SIGKILL)
 
 
+def logs_of(children: Sequence[Child]) -> str:
+    """The ends of all their logs, for messages."""
+    return "\n".join(f"  {child.name} ({child.log}):\n{child.tail()}" for child in children)
+
+
 @contextmanager
 def ending_all() -> Iterator[list[Child]]:
     """A list for children that are stopped in any case at the end, the last first."""
@@ -70,7 +75,7 @@ def ending_all() -> Iterator[list[Child]]:
         yield children
     finally:
         for child in reversed(children):
-            child.stop()
+            child.stop(5.0)  # what ended in order has ended before
 
 
 def wait_until(
@@ -90,9 +95,8 @@ def wait_until(
         for child in children:
             child.check()
         if time.monotonic() > end:
-            logs = "\n".join(f"  {child.name} ({child.log}):\n{child.tail()}" for child in children)
             said = f" The node says: {explain()}." if explain() else ""
-            raise DualViewError(f"waited {timeout:.0f} s in vain for {what}.{said}\n{logs}")
+            raise DualViewError(f"waited {timeout:.0f} s in vain for {what}.{said}\n{logs_of(children)}")
         step()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from dualview.demo.observer import RECORDED, Observer, observing
 from dualview.demo.pace import Pace, measure_pace
-from dualview.demo.processes import Child, ending_all, ros_environment, wait_until
+from dualview.demo.processes import Child, ending_all, logs_of, ros_environment, wait_until
 from dualview.demo.summary import summarize
 from dualview.drawing.output import draw_strip, draw_video
 from dualview.drawing.view import LabelledBoxes
@@ -30,7 +30,7 @@ from dualview.scene.recorded import read_bev_images, read_tracks
 from dualview.scene.rig import Rig
 
 UNTRAINED_NOTE = "boxes are meaningless until you train or pass --weights"
-_NODE_START_S, _RECORDER_START_S, _STALL_S, _QUIET_S = 120.0, 40.0, 40.0, 2.5
+_NODE_START_S, _RECORDER_START_S, _STALL_S, _SILENCE_S, _QUIET_S = 120.0, 40.0, 40.0, 15.0, 2.5
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class DemoSettings:
     rig: str | None = None
     weights: str = "dualview-tiny"
     device: str = "auto"
-    seed: int = 0
+    seed: int = 7
     seconds: float = 8.0
     rate: float | None = None
     score_threshold: float | None = None
@@ -195,7 +195,7 @@ def _topics(bag: Path, rig: Rig) -> list[str]:
 def _follow(observer: Observer, player: Child, children: list[Child], pace: Pace) -> None:
     """Wait for the player's end and the node's last frame, showing progress.
 
-    Raises DualViewError when neither frames nor drops go on for longer than the machine could need.
+    Raises DualViewError when neither frames nor drops go on for longer than the machine could need, or when the node falls silent.
     """
     show = _counter("frames", pace.frames)
     patience = _STALL_S + 10 * pace.frame_ms / 1e3
@@ -218,10 +218,15 @@ def _follow(observer: Observer, player: Child, children: list[Child], pace: Pace
             if now - quiet_since > quiet:
                 break
         elif now - progress > patience:
-            logs = "\n".join(f"  {child.name} ({child.log}):\n{child.tail()}" for child in children)
             raise DualViewError(
                 f"no frame for {patience:.0f} s while the drive is played, after {len(observer.stamps)} frames. "
-                f"The node says: {observer.story() or 'nothing'}\n{logs}"
+                f"The node says: {observer.story() or 'nothing'}\n{logs_of(children)}"
+            )
+        silence = now - observer.last_diagnostics
+        if silence > _SILENCE_S:  # it speaks once a second even when it has nothing to do
+            raise DualViewError(
+                f"the node hangs: it has said nothing on /diagnostics for {silence:.0f} s, after "
+                f"{len(observer.stamps)} frames\n{logs_of(children)}"
             )
     before = observer.diagnostics_count
     wait_until(
