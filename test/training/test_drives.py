@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CLASSES, SIZE, START_NS, annotations_at, objects
+from small_world import CLASSES, SIZE, START_NS, annotations_at, objects
 
 from dualview.errors import BagError, ConfigError
 from dualview.geometry.rigid import invert_rigid

@@ -117,11 +117,6 @@ def test_pretrained_efficientnet_lite_is_the_published_network() -> None:
     assert "efficientnet-lite0" in said
     images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        wanted = (
-            reference.relu(reference._bn0(reference._conv_stem(images)))
-            if hasattr(reference, "relu")
-            else None
-        )
         features = images
         features = torch.nn.functional.relu6(reference._bn0(reference._conv_stem(features)))
         outputs = {}

@@ -72,7 +72,7 @@ class CenterHead(nn.Module):
         """BEV map [B, C, Y, X] -> one prediction a task."""
         shared = self.shared(bev)
         return [
-            TaskPrediction(**{name: branch(shared).float() for name, branch in task.items()})
+            TaskPrediction(**{name: branch(shared).float() for name, branch in task.items()})  # type: ignore[operator]
             for task in self.tasks
         ]
 
@@ -89,7 +89,7 @@ def _task(config: CenterHeadConfig, classes: int) -> nn.ModuleDict:
     branches = nn.ModuleDict()
     for name, outputs in {"heatmap": classes, **REGRESSIONS}.items():
         last = nn.Conv2d(config.branch_channels, outputs, 3, padding=1)
-        if name == "heatmap":
+        if name == "heatmap" and last.bias is not None:
             nn.init.constant_(last.bias, HEATMAP_PRIOR)
         branches[name] = nn.Sequential(*_convolution(config.shared_channels, config.branch_channels), last)
     return branches

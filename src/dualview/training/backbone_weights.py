@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dualview.detectors.checkpoint import read_tensors
 from dualview.errors import WeightsError
+from dualview.networks.image_backbone import ImageBackbone
 
 _STAGES = {
     0: (1, 2, 2, 3, 3, 4, 1),
@@ -34,8 +35,8 @@ _BLOCK = {
 }  # fmt: skip
 
 
-def load_backbone_weights(backbone: nn.Module, name: str, source: str) -> str:
-    """Load pretrained weights into `backbone` (an ImageBackbone of the timm model `name`); returns a line
+def load_backbone_weights(backbone: ImageBackbone, name: str, source: str) -> str:
+    """Load pretrained weights into `backbone` (of the timm model `name`); returns a line
     about what was loaded.
 
     source: "efficientnet-lite0" (1, 2), or a .safetensors file with the backbone's names. Raises WeightsError

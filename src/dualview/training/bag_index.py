@@ -271,7 +271,7 @@ def _write_arrays(
         }  # fmt: skip
         for name, value in values.items():
             columns.setdefault(name, []).append(value)
-    empty = {
+    empty: dict[str, np.ndarray] = {
         "box_frame": np.zeros(0, np.int64), "track_id": np.zeros(0, np.int64), "center": np.zeros((0, 3), np.float32),
         "size": np.zeros((0, 3), np.float32), "yaw": np.zeros(0, np.float32), "velocity": np.zeros((0, 3), np.float32),
         "label": np.zeros(0, np.int64), "num_lidar_points": np.zeros(0, np.int64), "visibility": np.zeros(0, np.float32),
@@ -279,7 +279,7 @@ def _write_arrays(
     arrays |= {
         name: np.concatenate(columns[name]) if name in columns else value for name, value in empty.items()
     }
-    np.savez(folder / "drive.npz", **arrays)
+    np.savez(folder / "drive.npz", **arrays)  # type: ignore[arg-type]
     info = {
         "format": FORMAT, "source": str(path), "image_size": list(settings.image_size), "cameras": len(rig.cameras),
         "camera_names": list(rig.camera_names), "class_names": list(settings.class_names), "rig": rig.name,

@@ -24,8 +24,8 @@ from dualview.training.samples import FrameDataset, collate
 def index_settings(detector: DetectorConfig, data: DataSettings) -> IndexSettings:
     """How drives must be kept for a detector."""
     return IndexSettings(
-        tuple(detector.image_size), tuple(detector.class_names), data.max_rate, data.interpolate, data.max_gap
-    )  # type: ignore[arg-type]
+        detector.image_size, detector.class_names, data.max_rate, data.interpolate, data.max_gap
+    )
 
 
 def prepare_drives(

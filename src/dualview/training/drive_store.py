@@ -118,9 +118,12 @@ class Drive:
         """All boxes of the drive (ego frame of their own frames) and the frame index [M] of each."""
         a = self._arrays
         boxes = Boxes3D(
-            *(torch.from_numpy(a[name]) for name in ("center", "size", "yaw", "velocity", "label")),
-            torch.ones(len(a["label"])), torch.from_numpy(a["track_id"]),
-        )  # fmt: skip
+            **{
+                name: torch.from_numpy(a[name])
+                for name in ("center", "size", "yaw", "velocity", "label", "track_id")
+            },
+            score=torch.ones(len(a["label"])),
+        )
         return boxes, a["box_frame"]
 
 

@@ -15,7 +15,7 @@ def early_stages(body: nn.Module, stages: int) -> list[nn.Module]:
     children = dict(body.named_children())
     stem = [children[name] for name in ("conv_stem", "conv1", "bn1", "stem") if name in children]
     if "blocks" in children:
-        found = list(children["blocks"])
+        found = list(children["blocks"].children())
     else:
         found = [children[name] for name in sorted(children) if name.startswith(("layer", "stages"))]
     if not stem or len(found) < stages:

@@ -84,6 +84,7 @@ class LossPlan:
         single = self.detector.decoder.num_single_frame_layers
         for index, layer in enumerate(prediction.decoder.layers):
             repeats = self.settings.one_to_many if index < single else 1
+            assert layer.class_logits is not None  # every layer has them in training
             found = match_many(layer.class_logits, layer.anchors, truths, self.detection.matching, repeats)
             for name, value in layer_losses(layer, found, self.detection).items():
                 losses[f"layer{index}/{name}"] = value

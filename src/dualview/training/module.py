@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -230,7 +230,7 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
 
     def best_weights(self) -> DualView:
         """The detector to keep: averaged weights if there are any."""
-        return self.detector if self.averaged is None else self.averaged.module
+        return self.detector if self.averaged is None else cast(DualView, self.averaged.module)
 
 
 def is_finite(prediction: Prediction) -> bool:
@@ -257,7 +257,9 @@ def parameter_groups(detector: DualView, settings: OptimizerSettings) -> list[di
     if detector.bev_branch is not None:
         parts.append((detector.bev_branch.parameters(), settings.bev_factor))
     trained = [([p for p in part if p.requires_grad], factor) for part, factor in parts]
-    groups = [{"params": part, "lr": settings.learning_rate * factor} for part, factor in trained]
+    groups: list[dict[str, Any]] = [
+        {"params": part, "lr": settings.learning_rate * factor} for part, factor in trained
+    ]
     grouped = {id(p) for group in groups for p in group["params"]}
     rest = [p for p in detector.parameters() if id(p) not in grouped and p.requires_grad]
     return [*groups, {"params": rest, "lr": settings.learning_rate}]

@@ -40,7 +40,7 @@ _Loader.add_implicit_resolver(
 class DataSettings:
     """Which recordings, and what of them.
 
-    train, validation: bag files, rosbag2 folders, folders full of recordings, or patterns such as
+    train: bag files, rosbag2 folders, folders full of recordings, or patterns such as
     drives/*.mcap; "~" and environment variables are filled in. rig: a rig's name or file. cache: folder where
     drives are kept at network size (a seventh of a gigabyte for a thousand frames of 128x352). max_rate:
     frames per second that are kept. interpolate: frames between two annotated keyframes at most `max_gap` (s)
@@ -50,7 +50,6 @@ class DataSettings:
     """
 
     train: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
     rig: str = "synthetic"
     cache: str = "~/.cache/dualview/drives"
     max_rate: float = 10.0
