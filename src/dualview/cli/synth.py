@@ -10,19 +10,61 @@ HELP = "synthetic drives -> recordings"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`dualview synth OUT.mcap --seed N --seconds S --rig nuscenes`."""
-    parser.add_argument("output", metavar="OUT", help="the recording to write (.mcap); with --count, a folder")
-    parser.add_argument("--seed", type=int, default=0, help="the world and everything in it (default %(default)s); the same seed makes the same bag")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of the drive (default %(default)s)")
-    parser.add_argument("--rig", default="nuscenes", help="vehicle layout: nuscenes or pandaset (default %(default)s)")
-    parser.add_argument("--domain", default="default", help="look of the world: default, shifted (also called city-b) or overcast (default %(default)s)")
-    parser.add_argument("--image-size", metavar="WxH", type=_size, help="size of the pictures (default 800x450); intrinsics follow")
-    parser.add_argument("--camera-rate", metavar="HZ", type=float, default=10.0, help="images a second of each camera (default %(default)s)")
-    parser.add_argument("--annotation-rate", metavar="HZ", type=float, help="labelled instants a second, 0 for none (default: every set of images)")
-    parser.add_argument("--lidar-rate", metavar="HZ", type=float, default=10.0, help="LiDAR sweeps a second, 0 for none (default %(default)s)")
+    parser.add_argument(
+        "output", metavar="OUT", help="the recording to write (.mcap); with --count, a folder"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="the world and everything in it (default %(default)s); the same seed makes the same bag",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="length of the drive (default %(default)s)"
+    )
+    parser.add_argument(
+        "--rig", default="nuscenes", help="vehicle layout: nuscenes or pandaset (default %(default)s)"
+    )
+    parser.add_argument(
+        "--domain",
+        default="default",
+        help="look of the world: default, shifted (also called city-b) or overcast (default %(default)s)",
+    )
+    parser.add_argument(
+        "--image-size",
+        metavar="WxH",
+        type=_size,
+        help="size of the pictures (default 800x450); intrinsics follow",
+    )
+    parser.add_argument(
+        "--camera-rate",
+        metavar="HZ",
+        type=float,
+        default=10.0,
+        help="images a second of each camera (default %(default)s)",
+    )
+    parser.add_argument(
+        "--annotation-rate",
+        metavar="HZ",
+        type=float,
+        help="labelled instants a second, 0 for none (default: every set of images)",
+    )
+    parser.add_argument(
+        "--lidar-rate",
+        metavar="HZ",
+        type=float,
+        default=10.0,
+        help="LiDAR sweeps a second, 0 for none (default %(default)s)",
+    )
     parser.add_argument("--quality", choices=("draft", "standard", "fine"), default="standard",
-                        help="draft: no shadows; standard: shadows; fine: sharper shadows and smooth edges, about twice the time")  # fmt: skip
+                        help="draft: no shadows; standard: shadows; fine: smooth edges too, about half as long again")  # fmt: skip
     parser.add_argument("--jpeg-quality", type=int, default=92, help="30 to 100 (default %(default)s)")
-    parser.add_argument("--count", type=int, metavar="N", help="make N drives, seeds SEED to SEED+N-1, in the folder OUT; drives that are there are kept")
+    parser.add_argument(
+        "--count",
+        type=int,
+        metavar="N",
+        help="make N drives, seeds SEED to SEED+N-1, in the folder OUT; drives that are there are kept",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace recordings that exist")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -61,10 +103,14 @@ def _make(options: object, path: Path, overwrite: bool, quiet: bool) -> None:
     if path.exists() and not overwrite:
         raise BagError(f"{path} exists already: choose another name, remove it, or say --overwrite")
     if path.suffix != ".mcap":
-        raise BagError(f"recordings are .mcap files: call it {path.with_suffix('.mcap')}, or give --count to name a folder")
+        raise BagError(
+            f"recordings are .mcap files: call it {path.with_suffix('.mcap')}, or give --count to name a folder"
+        )
     with Drive(options) as drive:
         total = len(drive.instants())
-        summary = drive.write(path, overwrite, lambda sets: tqdm(sets, path.name, total, unit="set", disable=quiet or None))
+        summary = drive.write(
+            path, overwrite, lambda sets: tqdm(sets, path.name, total, unit="set", disable=quiet or None)
+        )
     print(summary)
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+
 from dualview.scene.synthetic.city import KERB_HEIGHT
 from dualview.scene.synthetic.curves import EvenCurve
 from dualview.scene.synthetic.object_model import ObjectModel
@@ -78,7 +79,9 @@ class MovingActor:
             return Pose(x, y, z, yaw, 2 * math.pi * s / (STRIDE * scale), min(max(speed / 1.1, 0.05), 1.0))
         (x0, y0), (x1, y1) = self.path.point(s), self.path.point(s + self.model.wheelbase)
         yaw = math.atan2(y1 - y0, x1 - x0)
-        return Pose(x0 - math.cos(yaw) * self.model.rear_axle, y0 - math.sin(yaw) * self.model.rear_axle, 0.0, yaw)
+        return Pose(
+            x0 - math.cos(yaw) * self.model.rear_axle, y0 - math.sin(yaw) * self.model.rear_axle, 0.0, yaw
+        )
 
 
 Actor = StaticActor | MovingActor

@@ -17,7 +17,9 @@ GROUND_SPAN = 12.0  # m that a ground-floor picture covers
 ROOFS = 3
 
 
-def _walls(length: float, depth: float, low: float, high: float, span: tuple[float, float], whole: bool) -> Mesh:
+def _walls(
+    length: float, depth: float, low: float, high: float, span: tuple[float, float], whole: bool
+) -> Mesh:
     """Four walls around the origin, textured in units of `span` m; `whole`: the picture fills the height."""
     half = np.array([length, depth]) / 2
     corners = np.array([[1, -1], [1, 1], [-1, 1], [-1, -1]]) * half
@@ -27,7 +29,7 @@ def _walls(length: float, depth: float, low: float, high: float, span: tuple[flo
         u0, u1 = along / span[0], (along + max(round(width / BAY), 1) * BAY) / span[0]
         v1 = 1.0 if whole else (high - low) / span[1]
         points = np.array([[*a, low], [*b, low], [*b, high], [*a, high]])
-        meshes.append(quad(points, np.array([[u0, 0], [u1, 0], [u1, v1], [u0, v1]])))
+        meshes.append(quad(points, np.array([[u0, 0], [u1, 0], [u1, -v1], [u0, -v1]])))
         along += max(round(width / BAY), 1) * BAY
     return merge(meshes)
 
@@ -38,10 +40,21 @@ def _gable(length: float, depth: float, eaves: float, rise: float, hip: bool) ->
     ridge = x - (y if hip else 0.0)
     if ridge < 0.5:
         ridge = 0.5
-    points = np.array([[-x, -y, eaves], [x, -y, eaves], [x, y, eaves], [-x, y, eaves], [-ridge, 0, eaves + rise], [ridge, 0, eaves + rise]])
+    points = np.array(
+        [
+            [-x, -y, eaves],
+            [x, -y, eaves],
+            [x, y, eaves],
+            [-x, y, eaves],
+            [-ridge, 0, eaves + rise],
+            [ridge, 0, eaves + rise],
+        ]
+    )
     faces = np.array([[0, 1, 5], [0, 5, 4], [2, 3, 4], [2, 4, 5], [1, 2, 5], [3, 0, 4], [0, 2, 1], [0, 3, 2]])
     mesh = from_triangles(points, faces, 15.0)
-    texture = np.stack([mesh.vertices[..., 0] + mesh.vertices[..., 1] * 0.3, mesh.vertices[..., 2] * 1.6], -1) / 4.0
+    texture = (
+        np.stack([mesh.vertices[..., 0] + mesh.vertices[..., 1] * 0.3, mesh.vertices[..., 2] * 1.6], -1) / 4.0
+    )
     return Mesh(mesh.vertices, mesh.normals, texture)
 
 
@@ -55,7 +68,9 @@ class _Lot:
     def add(self, material: str, mesh: Mesh, rotation: np.ndarray, at: np.ndarray) -> None:
         self.meshes.setdefault(material, []).append(mesh.transformed(rotation, (at[0], at[1], KERB_HEIGHT)))
 
-    def paint(self, mesh: Mesh, rgb: tuple[float, float, float], rotation: np.ndarray, at: np.ndarray) -> None:
+    def paint(
+        self, mesh: Mesh, rgb: tuple[float, float, float], rotation: np.ndarray, at: np.ndarray
+    ) -> None:
         self.add("palette", self.palette.paint(mesh, rgb), rotation, at)
 
 
@@ -63,14 +78,29 @@ def _building(lot: _Lot, rng: np.random.Generator, length: float, depth: float, 
               rotation: np.ndarray, at: np.ndarray) -> None:  # fmt: skip
     """One house whose front looks towards its local -y."""
     top = GROUND_FLOOR + (storeys - 1) * STOREY
-    lot.add(f"ground_{style}", _walls(length, depth, 0.0, GROUND_FLOOR, (GROUND_SPAN, GROUND_FLOOR), True), rotation, at)
+    lot.add(
+        f"ground_{style}",
+        _walls(length, depth, 0.0, GROUND_FLOOR, (GROUND_SPAN, GROUND_FLOOR), True),
+        rotation,
+        at,
+    )
     if storeys > 1:
         lot.add(f"facade_{style}", _walls(length, depth, GROUND_FLOOR, top, FACADE_SPAN, False), rotation, at)
     band = tuple(rng.uniform(0.45, 0.8) * np.array([1.0, 0.97, 0.92]))
     lot.paint(box((length + 0.24, depth + 0.24, 0.22), (0, 0, GROUND_FLOOR)), band, rotation, at)
     if pitched:
-        lot.add(f"roof_{int(rng.integers(ROOFS))}", _gable(length, depth, top, rng.uniform(0.3, 0.55) * depth, rng.random() < 0.4), rotation, at)
-        lot.paint(box((0.7, 0.7, 1.8), (rng.uniform(-0.3, 0.3) * length, 0.1 * depth, top + 0.42 * depth)), (0.45, 0.28, 0.22), rotation, at)
+        lot.add(
+            f"roof_{int(rng.integers(ROOFS))}",
+            _gable(length, depth, top, rng.uniform(0.3, 0.55) * depth, rng.random() < 0.4),
+            rotation,
+            at,
+        )
+        lot.paint(
+            box((0.7, 0.7, 1.8), (rng.uniform(-0.3, 0.3) * length, 0.1 * depth, top + 0.42 * depth)),
+            (0.45, 0.28, 0.22),
+            rotation,
+            at,
+        )
         return
     lot.paint(box((length + 0.3, depth + 0.3, 0.5), (0, 0, top + 0.15)), band, rotation, at)
     lot.paint(box((length - 0.5, depth - 0.5, 0.1), (0, 0, top + 0.42)), (0.38, 0.37, 0.36), rotation, at)
@@ -82,24 +112,51 @@ def _building(lot: _Lot, rng: np.random.Generator, length: float, depth: float, 
         more = int(rng.integers(1, 5))
         inner = _walls(length * 0.7, depth * 0.7, top + 0.4, top + 0.4 + more * STOREY, FACADE_SPAN, False)
         lot.add(f"facade_{style}", inner, rotation, at)
-        lot.paint(box((length * 0.7 + 0.2, depth * 0.7 + 0.2, 0.3), (0, 0, top + 0.4 + more * STOREY)), band, rotation, at)
+        lot.paint(
+            box((length * 0.7 + 0.2, depth * 0.7 + 0.2, 0.3), (0, 0, top + 0.4 + more * STOREY)),
+            band,
+            rotation,
+            at,
+        )
 
 
-def _front_details(lot: _Lot, rng: np.random.Generator, length: float, depth: float, storeys: int, rotation: np.ndarray, at: np.ndarray) -> None:
+def _front_details(
+    lot: _Lot,
+    rng: np.random.Generator,
+    length: float,
+    depth: float,
+    storeys: int,
+    rotation: np.ndarray,
+    at: np.ndarray,
+) -> None:
     """Awnings, signs and balconies in front of a house."""
     for x in np.arange(-length / 2 + 2.5, length / 2 - 2, 4.2):
         if rng.random() < 0.22:
             colour = tuple(rng.uniform(0.15, 0.85, 3))
-            awning = np.array([[x - 1.6, -depth / 2 - 1.3, 2.5], [x + 1.6, -depth / 2 - 1.3, 2.5], [x + 1.6, -depth / 2, 3.2], [x - 1.6, -depth / 2, 3.2]])
+            awning = np.array(
+                [
+                    [x - 1.6, -depth / 2 - 1.3, 2.5],
+                    [x + 1.6, -depth / 2 - 1.3, 2.5],
+                    [x + 1.6, -depth / 2, 3.2],
+                    [x - 1.6, -depth / 2, 3.2],
+                ]
+            )
             lot.paint(quad(awning), colour, rotation, at)
             lot.paint(quad(awning[::-1] - [0, 0, 0.02]), tuple(0.5 * np.array(colour)), rotation, at)
         if rng.random() < 0.10:
-            lot.paint(box((0.12, 0.9, 0.9), (x, -depth / 2 - 0.5, 3.6)), tuple(rng.uniform(0.1, 0.95, 3)), rotation, at)
+            lot.paint(
+                box((0.12, 0.9, 0.9), (x, -depth / 2 - 0.5, 3.6)),
+                tuple(rng.uniform(0.1, 0.95, 3)),
+                rotation,
+                at,
+            )
         if storeys > 2 and rng.random() < 0.12:
             for floor in range(1, storeys):
                 z = GROUND_FLOOR + (floor - 1) * STOREY + 0.1
                 lot.paint(box((2.6, 1.1, 0.14), (x, -depth / 2 - 0.55, z)), (0.66, 0.65, 0.63), rotation, at)
-                lot.paint(box((2.6, 0.05, 0.95), (x, -depth / 2 - 1.08, z + 0.5)), (0.36, 0.38, 0.40), rotation, at)
+                lot.paint(
+                    box((2.6, 0.05, 0.95), (x, -depth / 2 - 1.08, z + 0.5)), (0.36, 0.38, 0.40), rotation, at
+                )
 
 
 def block_buildings(city: City, block: Block, domain: Domain, palette: Palette) -> dict[str, Mesh]:
@@ -111,7 +168,10 @@ def block_buildings(city: City, block: Block, domain: Domain, palette: Palette) 
             _shell(lot, rng, city, block)
         return {m: merge(parts) for m, parts in lot.meshes.items()}
     (u0, v0), (u1, v1) = block.low, block.high
-    setback = block.sidewalk + {"downtown": 0.1, "houses": rng.uniform(2.5, 5.0), "industry": rng.uniform(12.0, 15.0)}[block.kind]
+    setback = (
+        block.sidewalk
+        + {"downtown": 0.1, "houses": rng.uniform(2.5, 5.0), "industry": rng.uniform(12.0, 15.0)}[block.kind]
+    )
     sides = [  # start corner, direction, inward normal, span, is there a street
         (np.array([u0, v0]), np.array([1.0, 0.0]), np.array([0.0, 1.0]), u1 - u0, block.streets[2]),
         (np.array([u1, v0]), np.array([0.0, 1.0]), np.array([-1.0, 0.0]), v1 - v0, block.streets[1]),
@@ -126,7 +186,14 @@ def block_buildings(city: City, block: Block, domain: Domain, palette: Palette) 
         stop = span - setback - depth_here[1] if block.kind != "industry" else span - setback - 4
         while along < stop - 6:
             depth = rng.uniform(*depth_here)
-            length = min({"downtown": rng.uniform(10, 24), "houses": rng.uniform(9, 14), "industry": rng.uniform(22, 40)}[block.kind], stop - along)
+            length = min(
+                {
+                    "downtown": rng.uniform(10, 24),
+                    "houses": rng.uniform(9, 14),
+                    "industry": rng.uniform(22, 40),
+                }[block.kind],
+                stop - along,
+            )
             if length < 6:
                 break
             length = max(round(length / BAY), 2) * BAY
@@ -139,26 +206,57 @@ def block_buildings(city: City, block: Block, domain: Domain, palette: Palette) 
                 _building(lot, rng, length, depth, storeys, style, rng.random() < 0.15, rotation, at)
                 _front_details(lot, rng, length, depth, storeys, rotation, at)
             elif block.kind == "houses":
-                _building(lot, rng, length, depth, int(rng.integers(1, 4)), style, rng.random() < 0.8, rotation, at)
+                _building(
+                    lot, rng, length, depth, int(rng.integers(1, 4)), style, rng.random() < 0.8, rotation, at
+                )
                 hedge = start + way * (along + length / 2) + inward * (block.sidewalk + 0.5)
-                lot.add("hedge", box((length * rng.uniform(0.5, 0.8), 0.7, rng.uniform(0.7, 1.3)), (0, 0, 0.5), tile=1.2), rotation, city.warp(hedge))
+                lot.add(
+                    "hedge",
+                    box((length * rng.uniform(0.5, 0.8), 0.7, rng.uniform(0.7, 1.3)), (0, 0, 0.5), tile=1.2),
+                    rotation,
+                    city.warp(hedge),
+                )
             else:
                 _hall(lot, rng, length, depth, rotation, at)
-            along += length + {"downtown": 0.0 if rng.random() < 0.8 else 4.0, "houses": rng.uniform(3, 7), "industry": rng.uniform(5, 9)}[block.kind]
+            along += (
+                length
+                + {
+                    "downtown": 0.0 if rng.random() < 0.8 else 4.0,
+                    "houses": rng.uniform(3, 7),
+                    "industry": rng.uniform(5, 9),
+                }[block.kind]
+            )
     return {m: merge(parts) for m, parts in lot.meshes.items()}
 
 
-def _hall(lot: _Lot, rng: np.random.Generator, length: float, depth: float, rotation: np.ndarray, at: np.ndarray) -> None:
+def _hall(
+    lot: _Lot, rng: np.random.Generator, length: float, depth: float, rotation: np.ndarray, at: np.ndarray
+) -> None:
     """A warehouse with ribs, gates and a strip of windows."""
     height = rng.uniform(6, 10)
-    colour = ((0.62, 0.65, 0.68), (0.55, 0.60, 0.66), (0.70, 0.66, 0.58), (0.42, 0.47, 0.50), (0.72, 0.72, 0.70))[int(rng.integers(5))]
+    colour = (
+        (0.62, 0.65, 0.68),
+        (0.55, 0.60, 0.66),
+        (0.70, 0.66, 0.58),
+        (0.42, 0.47, 0.50),
+        (0.72, 0.72, 0.70),
+    )[int(rng.integers(5))]
     lot.paint(box((length, depth, height), (0, 0, height / 2)), colour, rotation, at)
     for x in np.arange(-length / 2, length / 2 + 0.1, 2.6):
-        lot.paint(box((0.22, depth + 0.2, height), (x, 0, height / 2)), tuple(0.86 * np.array(colour)), rotation, at)
-    lot.paint(box((length + 0.3, depth + 0.3, 0.4), (0, 0, height)), tuple(rng.uniform(0.2, 0.6, 3)), rotation, at)
+        lot.paint(
+            box((0.22, depth + 0.2, height), (x, 0, height / 2)), tuple(0.86 * np.array(colour)), rotation, at
+        )
+    lot.paint(
+        box((length + 0.3, depth + 0.3, 0.4), (0, 0, height)), tuple(rng.uniform(0.2, 0.6, 3)), rotation, at
+    )
     lot.paint(box((length * 0.9, depth + 0.12, 0.9), (0, 0, height * 0.76)), (0.24, 0.30, 0.36), rotation, at)
     for x in np.arange(-length / 2 + 4, length / 2 - 3, 7.5):
-        lot.paint(box((3.6, depth + 0.3, 4.2), (x, 0, 2.1)), (0.82, 0.80, 0.74) if rng.random() < 0.5 else (0.25, 0.28, 0.32), rotation, at)
+        lot.paint(
+            box((3.6, depth + 0.3, 4.2), (x, 0, 2.1)),
+            (0.82, 0.80, 0.74) if rng.random() < 0.5 else (0.25, 0.28, 0.32),
+            rotation,
+            at,
+        )
     lot.paint(cylinder(1.2, 2.0).moved(0, 0, height), (0.6, 0.6, 0.6), rotation, at)
 
 

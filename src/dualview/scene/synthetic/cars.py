@@ -69,12 +69,21 @@ SHAPES = (
 )  # fmt: skip
 
 
-def wheel(palette: Palette, radius: float, width: float, y: float, x: float, picture: str, image: np.ndarray) -> list[Mesh]:
+def wheel(
+    palette: Palette, radius: float, width: float, y: float, x: float, picture: str, image: np.ndarray
+) -> list[Mesh]:
     """A wheel whose outer face is at `y` (its sign tells the side): tyre and a drawn disc."""
     sign = float(np.sign(y))
-    tread = revolve([(radius, 0), (radius, width)], 14).transformed(rotation_x(np.pi / 2)).moved(x, y if sign > 0 else y + width, radius)
+    tread = (
+        revolve([(radius, 0), (radius, width)], 14)
+        .transformed(rotation_x(np.pi / 2))
+        .moved(x, y if sign > 0 else y + width, radius)
+    )
     inside = disc(radius, (x, y - sign * width, radius), -sign, 10)
-    return [palette.paint(merge([tread, inside]), RUBBER), palette.picture(disc(radius, (x, y, radius), sign), picture, image)]
+    return [
+        palette.paint(merge([tread, inside]), RUBBER),
+        palette.picture(disc(radius, (x, y, radius), sign), picture, image),
+    ]
 
 
 def _body(shape: CarShape) -> Mesh:
@@ -84,7 +93,12 @@ def _body(shape: CarShape) -> Mesh:
         (-0.500, 0.80, s.clearance + 0.16, s.deck * 0.80),
         (-0.490, 0.90, s.clearance + 0.08, s.deck * 0.94),
         (-0.455, 0.97, s.clearance + 0.04, s.deck),
-        (max(s.base[0], -0.44) + 0.02, 1.0, s.clearance, (s.deck + s.belt) / 2 if s.base[0] > -0.47 else s.deck),
+        (
+            max(s.base[0], -0.44) + 0.02,
+            1.0,
+            s.clearance,
+            (s.deck + s.belt) / 2 if s.base[0] > -0.47 else s.deck,
+        ),
         (-0.05, 1.0, s.clearance - 0.02, s.belt),
         (s.base[1] - 0.03, 1.0, s.clearance - 0.02, s.belt),
         (s.base[1] + 0.5 * (0.44 - s.base[1]), 0.98, s.clearance, 0.5 * (s.belt + s.hood) + 0.04),
@@ -107,7 +121,11 @@ def _side_texcoords(mesh: Mesh, shape: CarShape) -> Mesh:
     along = mesh.vertices[..., 0] / shape.length + 0.5
     height = np.clip(mesh.vertices[..., 2] / (shape.belt + 0.1), 0, 1)
     u = np.where(sideways, along, 0.5)
-    v = np.where(sideways, 0.04 + 0.86 * (1 - height), np.where(mesh.normals[..., 2].mean(1, keepdims=True) < -0.5, 0.97, 0.015))
+    v = np.where(
+        sideways,
+        0.04 + 0.86 * (1 - height),
+        np.where(mesh.normals[..., 2].mean(1, keepdims=True) < -0.5, 0.97, 0.015),
+    )
     return Mesh(mesh.vertices, mesh.normals, np.stack([u, v], -1))
 
 
@@ -116,9 +134,21 @@ def _cabin(shape: CarShape) -> tuple[Mesh, Mesh]:
     s = shape
     wide, narrow = s.width / 2 * 0.93, s.width / 2 * s.taper
     rear, front = s.base[0] * s.length, s.base[1] * s.length
-    roof_rear, roof_front, sill, top = s.roof[0] * s.length, s.roof[1] * s.length, s.belt - 0.06, s.height - 0.045
+    roof_rear, roof_front, sill, top = (
+        s.roof[0] * s.length,
+        s.roof[1] * s.length,
+        s.belt - 0.06,
+        s.height - 0.045,
+    )
     low = np.array([[rear, -wide, sill], [front, -wide, sill], [front, wide, sill], [rear, wide, sill]])
-    high = np.array([[roof_rear, -narrow, top], [roof_front, -narrow, top], [roof_front, narrow, top], [roof_rear, narrow, top]])
+    high = np.array(
+        [
+            [roof_rear, -narrow, top],
+            [roof_front, -narrow, top],
+            [roof_front, narrow, top],
+            [roof_rear, narrow, top],
+        ]
+    )
     glass = loft(np.stack([low, high]), crease=20.0)
     paint: list[Mesh] = []
     ring = high + np.array([[-0.02, -0.015, 0], [0.03, -0.015, 0], [0.03, 0.015, 0], [-0.02, 0.015, 0]])
@@ -137,17 +167,26 @@ def _cabin(shape: CarShape) -> tuple[Mesh, Mesh]:
             normal = np.cross(corners[1] - corners[0], corners[2] - corners[0])
             outward = np.array([-direction, side, 0.2])
             paint.append(quad(corners if normal @ outward > 0 else corners[::-1]))
-    posts = [0.5 * (rear + front) - 0.02 * s.length] + ([0.5 * rear + 0.5 * roof_rear + 0.30] if s.base[0] < -0.45 else [])
+    posts = [0.5 * (rear + front) - 0.02 * s.length] + (
+        [0.5 * rear + 0.5 * roof_rear + 0.30] if s.base[0] < -0.45 else []
+    )
     for x in posts:
         for side in (-1.0, 1.0):
-            start, stop = np.array([x, side * (wide + 0.01), sill]), np.array([x - 0.05, side * (narrow + 0.01), top])
-            corners = np.array([start - [0.05, 0, 0], start + [0.05, 0, 0], stop + [0.04, 0, 0], stop - [0.04, 0, 0]])
+            start, stop = (
+                np.array([x, side * (wide + 0.01), sill]),
+                np.array([x - 0.05, side * (narrow + 0.01), top]),
+            )
+            corners = np.array(
+                [start - [0.05, 0, 0], start + [0.05, 0, 0], stop + [0.04, 0, 0], stop - [0.04, 0, 0]]
+            )
             paint.append(quad(corners if side < 0 else corners[::-1]))
     if s.glass_from > -0.5:  # sheet metal over the rear windows of a van
-        edge = s.glass_from * s.length
+        window = s.glass_from * s.length
         for side in (-1.0, 1.0):
             y0, y1 = side * (wide + 0.008), side * (narrow + 0.008)
-            corners = np.array([[rear, y0, sill], [edge, y0, sill], [edge - 0.05, y1, top], [roof_rear, y1, top]])
+            corners = np.array(
+                [[rear, y0, sill], [window, y0, sill], [window - 0.05, y1, top], [roof_rear, y1, top]]
+            )
             paint.append(quad(corners if side < 0 else corners[::-1]))
         back = np.array([[rear - 0.008, wide, sill], [rear - 0.008, -wide, sill], [roof_rear - 0.008, -narrow, top],
                          [roof_rear - 0.008, narrow, top]])  # fmt: skip
@@ -167,34 +206,72 @@ def _details(shape: CarShape, palette: Palette, rng: np.random.Generator) -> tup
             y = side * (half - 0.002)
             arch = disc(s.wheel_radius * 1.16, (x, y + 0.008 * side, s.wheel_radius * 1.02), side)
             meshes.append(palette.paint(arch, (0.045, 0.045, 0.05)))
-            meshes += wheel(palette, s.wheel_radius, 0.22, y + 0.014 * side, x, f"wheel{rim[0]}_{spokes}", wheel_picture(rim, spokes))
+            meshes += wheel(
+                palette,
+                s.wheel_radius,
+                0.22,
+                y + 0.014 * side,
+                x,
+                f"wheel{rim[0]}_{spokes}",
+                wheel_picture(rim, spokes),
+            )
     lamp_y, lamp_z = half * 0.62, s.hood - 0.17
     for side in (-1.0, 1.0):
         meshes.append(palette.paint(box((0.10, 0.34, 0.13), (end * 0.966, side * lamp_y, lamp_z)), LAMP))
-        meshes.append(palette.paint(box((0.06, 0.12, 0.07), (end * 0.974, side * (lamp_y + 0.12), lamp_z - 0.02)), INDICATOR))
+        meshes.append(
+            palette.paint(
+                box((0.06, 0.12, 0.07), (end * 0.974, side * (lamp_y + 0.12), lamp_z - 0.02)), INDICATOR
+            )
+        )
         tall = 0.34 if s.base[0] < -0.47 else 0.15
-        meshes.append(palette.paint(box((0.08, 0.26, tall), (-end * 0.972, side * half * 0.70, s.deck * 0.80)), TAIL))
-    meshes.append(palette.paint(box((0.06, s.width * 0.44, 0.14), (end * 0.982, 0, s.hood - 0.24)), (0.06, 0.06, 0.07)))
+        meshes.append(
+            palette.paint(box((0.08, 0.26, tall), (-end * 0.972, side * half * 0.70, s.deck * 0.80)), TAIL)
+        )
+    meshes.append(
+        palette.paint(box((0.06, s.width * 0.44, 0.14), (end * 0.982, 0, s.hood - 0.24)), (0.06, 0.06, 0.07))
+    )
     meshes.append(palette.paint(box((0.05, s.width * 0.10, 0.05), (end * 0.992, 0, s.hood - 0.22)), CHROME))
     bumper = s.clearance + 0.16
     for direction in (-1.0, 1.0):
-        meshes.append(palette.paint(box((0.07, s.width * 0.66, 0.15), (direction * end * 0.985, 0, bumper - 0.02)), (0.13, 0.13, 0.14)))
-        meshes.append(palette.paint(box((0.02, 0.50, 0.11), (direction * (end + 0.006), 0, bumper + 0.17)), (0.92, 0.92, 0.88)))
+        meshes.append(
+            palette.paint(
+                box((0.07, s.width * 0.66, 0.15), (direction * end * 0.985, 0, bumper - 0.02)),
+                (0.13, 0.13, 0.14),
+            )
+        )
+        meshes.append(
+            palette.paint(
+                box((0.02, 0.50, 0.11), (direction * (end + 0.006), 0, bumper + 0.17)), (0.92, 0.92, 0.88)
+            )
+        )
     for side in (-1.0, 1.0):
         sill = box((s.length * 0.40, 0.05, 0.10), (0.01 * s.length, side * (half - 0.03), s.clearance - 0.01))
         meshes.append(palette.paint(sill, (0.09, 0.09, 0.10)))
         for x in (0.06, -0.15):
-            meshes.append(palette.paint(box((0.16, 0.03, 0.03), (x * s.length, side * (half + 0.0), s.belt - 0.13)), (0.35, 0.36, 0.37)))
+            meshes.append(
+                palette.paint(
+                    box((0.16, 0.03, 0.03), (x * s.length, side * (half + 0.0), s.belt - 0.13)),
+                    (0.35, 0.36, 0.37),
+                )
+            )
     mirrors = []
     for side in (-1.0, 1.0):
-        mirrors.append(palette.paint(box((0.12, 0.20, 0.14), (s.base[1] * s.length - 0.22, side * (half + 0.09), s.belt + 0.05)), BLACK))
+        mirrors.append(
+            palette.paint(
+                box((0.12, 0.20, 0.14), (s.base[1] * s.length - 0.22, side * (half + 0.09), s.belt + 0.05)),
+                BLACK,
+            )
+        )
     return meshes, mirrors
 
 
 def _bed(shape: CarShape, palette: Palette) -> Mesh:
     """The open load bed of a pick-up: a dark floor let into the rear deck."""
     rear, front = -0.47 * shape.length, shape.base[0] * shape.length - 0.12
-    return palette.paint(box((front - rear, shape.width * 0.78, 0.02), ((front + rear) / 2, 0, shape.deck + 0.035)), (0.12, 0.12, 0.12))
+    return palette.paint(
+        box((front - rear, shape.width * 0.78, 0.02), ((front + rear) / 2, 0, shape.deck + 0.035)),
+        (0.12, 0.12, 0.12),
+    )
 
 
 def build_car(shape: CarShape, palette: Palette, rng: np.random.Generator) -> ObjectModel:
@@ -206,7 +283,9 @@ def build_car(shape: CarShape, palette: Palette, rng: np.random.Generator) -> Ob
     if shape.bed:
         meshes.append(_bed(shape, palette))
     height = glass.vertices[..., 2]
-    sky = np.stack([np.full_like(height, 0.5), 1 - (height - shape.belt) / max(shape.height - shape.belt, 0.1)], -1)
+    sky = np.stack(
+        [np.full_like(height, 0.5), 1 - (height - shape.belt) / max(shape.height - shape.belt, 0.1)], -1
+    )
     parts = [
         Part(merge([body, roof]), f"paint:{shape.texture}", tint=True),
         Part(Mesh(glass.vertices, glass.normals, np.clip(sky, 0.02, 0.98)), "glass"),

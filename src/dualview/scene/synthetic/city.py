@@ -1,11 +1,13 @@
 """The plan of a city: a grid of streets, bent a little, with blocks between them.
 
-Everything is planned on a straight grid with coordinates (u, v) in m and then bent by a smooth `Warp` into the world, so streets curve gently
-while lanes, kerbs and houses stay parallel. Streets number i run along v at u = `u_streets[i]`, those number j along u at v = `v_streets[j]`.
+Everything is planned on a straight grid with coordinates (u, v) in m and then bent by a smooth `Warp` into the world, so streets
+curve gently while lanes, kerbs and houses stay parallel. Street i of one kind runs along v at u = `u_streets[i]`, street j of the
+other along u at v = `v_streets[j]`.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +87,9 @@ class City:
     @property
     def center(self) -> np.ndarray:
         """Middle of the grid (u, v)."""
-        return np.array([np.mean([s.position for s in self.u_streets]), np.mean([s.position for s in self.v_streets])])
+        return np.array(
+            [np.mean([s.position for s in self.u_streets]), np.mean([s.position for s in self.v_streets])]
+        )
 
 
 CYCLE, GREEN, CLEAR = 30.0, 12.0, 3.0  # s: a signal's cycle, each way's green, and all-red between
@@ -119,14 +123,23 @@ def plan_city(rng: np.random.Generator, domain: Domain, streets: int = 4) -> Cit
         return tuple(out)
 
     u_streets, v_streets = row(), row()
-    warp = Warp(tuple(rng.uniform(-9, 9, 2)), tuple(rng.uniform(230, 380, 2)), tuple(rng.uniform(0, 2 * np.pi, 2)))
+    warp = Warp(
+        tuple(rng.uniform(-9, 9, 2)), tuple(rng.uniform(230, 380, 2)), tuple(rng.uniform(0, 2 * np.pi, 2))
+    )
     mix = rng.dirichlet([3.0, 2.2, 1.0, 0.9, 1.1, 1.2])
 
     def spans(row: tuple[Street, ...]) -> list[tuple[float, float, bool, bool]]:
         first, last = row[0], row[-1]
-        out = [(first.position - first.half_width - OUTER_DEPTH, first.position - first.half_width, False, True)]
-        out += [(a.position + a.half_width, b.position - b.half_width, True, True) for a, b in zip(row[:-1], row[1:], strict=True)]
-        out.append((last.position + last.half_width, last.position + last.half_width + OUTER_DEPTH, True, False))
+        out = [
+            (first.position - first.half_width - OUTER_DEPTH, first.position - first.half_width, False, True)
+        ]
+        out += [
+            (a.position + a.half_width, b.position - b.half_width, True, True)
+            for a, b in itertools.pairwise(row)
+        ]
+        out.append(
+            (last.position + last.half_width, last.position + last.half_width + OUTER_DEPTH, True, False)
+        )
         return out
 
     blocks = []
@@ -136,7 +149,11 @@ def plan_city(rng: np.random.Generator, domain: Domain, streets: int = 4) -> Cit
             kind = str(rng.choice(KINDS, p=mix))
             kind = kind if not outer or kind in ("downtown", "houses", "industry") else "downtown"
             sides = (street_u0, street_u1, street_v0, street_v1)
-            blocks.append(Block((u0, v0), (u1, v1), kind, float(rng.uniform(2.6, 4.2)), int(rng.integers(1 << 31)), sides))
+            blocks.append(
+                Block(
+                    (u0, v0), (u1, v1), kind, float(rng.uniform(2.6, 4.2)), int(rng.integers(1 << 31)), sides
+                )
+            )
     inner = [n for n, b in enumerate(blocks) if all(b.streets)]
     for kind in ("site", "lot"):  # every city has a building site and a car park
         if not any(blocks[n].kind == kind for n in inner):
@@ -154,7 +171,12 @@ def block_outline(block: Block, inset: float = 0.0) -> np.ndarray:
     radius = max(CORNER_RADIUS - inset, 0.6)
     arc = np.linspace(0, np.pi / 2, 6)
     points: list[np.ndarray] = []
-    corners = [(u1 - radius, v0 + radius, -np.pi / 2), (u1 - radius, v1 - radius, 0.0), (u0 + radius, v1 - radius, np.pi / 2), (u0 + radius, v0 + radius, np.pi)]
+    corners = [
+        (u1 - radius, v0 + radius, -np.pi / 2),
+        (u1 - radius, v1 - radius, 0.0),
+        (u0 + radius, v1 - radius, np.pi / 2),
+        (u0 + radius, v0 + radius, np.pi),
+    ]
     for n, (cu, cv, start) in enumerate(corners):
         bend = np.stack([cu + radius * np.cos(start + arc), cv + radius * np.sin(start + arc)], -1)
         points.append(bend)

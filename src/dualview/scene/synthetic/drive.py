@@ -11,15 +11,13 @@ import numpy as np
 import simplejpeg
 import torch
 
-from dualview.errors import ConfigError
 from dualview.geometry.boxes import Boxes3D
 from dualview.scene.bag_messages import Annotation2D
 from dualview.scene.bag_writer import BagWriter
-from dualview.scene.calibration import CameraCalibration
 from dualview.scene.frame import Annotations
 from dualview.scene.rig import Rig, load_rig
 from dualview.scene.synthetic.actors import Pose, velocity
-from dualview.scene.synthetic.domains import Domain, find_domain
+from dualview.scene.synthetic.domains import find_domain
 from dualview.scene.synthetic.ego import twist, world_from_ego
 from dualview.scene.synthetic.headless import load_mujoco
 from dualview.scene.synthetic.labels import Glimpse, SeenObject, seen_objects, visible_boxes
@@ -27,9 +25,10 @@ from dualview.scene.synthetic.lidar import Sweep, sweep
 from dualview.scene.synthetic.object_model import CLASS_NAMES
 from dualview.scene.synthetic.options import QUALITIES, DriveOptions
 from dualview.scene.synthetic.renderer import Film, Renderer, View
-from dualview.scene.synthetic.rig_layouts import CameraLayout, find_layout
+from dualview.scene.synthetic.rig_layouts import find_layout
 from dualview.scene.synthetic.scene_model import SceneModel, build_scene_model
 from dualview.scene.synthetic.scenery import build_scenery
+from dualview.scene.synthetic.sensors import Calibrated, calibrated_cameras
 from dualview.scene.synthetic.world import World, build_world
 
 EPOCH_NS = 1_600_000_000 * 10**9
@@ -39,23 +38,6 @@ MEMORY = 3.0  # s for which an object that is out of sight goes on being annotat
 MIN_BOX_AREA = 100.0  # px^2 of a 1600 px wide image, of a 2D label
 MIN_INSIDE = 0.2  # share of the unclipped box inside the image, of a 2D label
 _ODOMETRY_RATE = 50.0
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """A camera of the rig as it is recorded: picture size, intrinsics (px from the corner), mounting and exposure offset."""
-
-    layout: CameraLayout
-    height: int
-    width: int
-    intrinsics: np.ndarray
-    ego_from_camera: np.ndarray
-
-    def calibration(self) -> CameraCalibration:
-        """As camera_info says it: ROS counts pixels from the first one's centre."""
-        matrix = self.intrinsics.copy()
-        matrix[:2, 2] -= 0.5
-        return CameraCalibration(self.width, self.height, matrix)
 
 
 @dataclass
@@ -73,29 +55,10 @@ class DriveSummary:
     def __str__(self) -> str:
         per_frame = sum(self.boxes.values()) / max(self.keyframes, 1)
         classes = ", ".join(f"{n} {c}" for n, c in sorted(self.instances.items(), key=lambda item: -item[1]))
-        return (f"{self.path}: {self.images} images, {self.sweeps} sweeps, {self.keyframes} annotated instants with {per_frame:.1f} boxes each, "
-                f"{self.distance:.0f} m driven; objects: {classes or 'none'}")  # fmt: skip
-
-
-def calibrated_cameras(options: DriveOptions, domain: Domain) -> list[Calibrated]:
-    """The rig's cameras at the wanted size, as the domain mounts them. Raises ConfigError for unknown camera names."""
-    layout = find_layout(options.rig)
-    names = [c.name for c in layout.cameras]
-    unknown = sorted(set(options.cameras) - set(names))
-    if unknown:
-        raise ConfigError(f"layout '{layout.name}' has no camera {', '.join(unknown)}; it has {', '.join(names)}")
-    height, width = options.image_size or layout.image_size
-    cameras = []
-    for camera in layout.cameras:
-        if options.cameras and camera.name not in options.cameras:
-            continue
-        # Other proportions than the camera's own cut the picture at the top and bottom (or sides), around the same optical axis.
-        scale = max(width / camera.width, height / camera.height)
-        focal = camera.focal * scale * domain.focal_factor
-        center = ((camera.principal[0] - camera.width / 2) * scale + width / 2, (camera.principal[1] - camera.height / 2) * scale + height / 2)
-        intrinsics = np.array([[focal, 0, center[0]], [0, focal, center[1]], [0, 0, 1.0]])
-        cameras.append(Calibrated(camera, height, width, intrinsics, camera.ego_from_camera(domain.camera_raise, domain.camera_pitch)))
-    return cameras
+        return (
+            f"{self.path}: {self.images} images, {self.sweeps} sweeps, {self.keyframes} annotated instants with "
+            f"{per_frame:.1f} boxes each, {self.distance:.0f} m driven; objects: {classes or 'none'}"
+        )
 
 
 class Drive:
@@ -110,7 +73,9 @@ class Drive:
         mujoco = load_mujoco()
         self.world: World = build_world(options.seed, options.seconds + 2 * LEAD_IN, self.domain)
         size = (self.cameras[0].height, self.cameras[0].width)
-        self.scene: SceneModel = build_scene_model(mujoco, self.world, build_scenery(self.world), size, quality.shadow_map, quality.samples)
+        self.scene: SceneModel = build_scene_model(
+            mujoco, self.world, build_scenery(self.world), size, quality.shadow_map, quality.samples
+        )
         self.renderer = Renderer(self.scene, size, quality.shadow_map > 0)
         self.film = Film(self.domain, options.seed, size, smooth=quality.samples == 0)
         self.models = [actor.model for actor in self.world.actors]
@@ -127,17 +92,23 @@ class Drive:
 
     def stamp(self, time: float) -> int:
         """World time (s) as a stamp (ns); every drive has its own hour."""
-        return EPOCH_NS + self.options.seed * 3600 * 10**9 + int(round(time * 1e6)) * 1000
+        return EPOCH_NS + self.options.seed * 3600 * 10**9 + round(time * 1e6) * 1000
 
     def instants(self) -> list[float]:
         """World time of each set of images: the exposure of a camera with offset 0."""
-        return [LEAD_IN + k / self.options.camera_rate for k in range(max(int(round(self.options.seconds * self.options.camera_rate)), 1))]
+        return [
+            LEAD_IN + k / self.options.camera_rate
+            for k in range(max(round(self.options.seconds * self.options.camera_rate), 1))
+        ]
 
     def sweep_times(self) -> list[float]:
         """World time of each LiDAR sweep."""
         if self.options.lidar_rate == 0:
             return []
-        return [LEAD_IN + k / self.options.lidar_rate for k in range(max(int(round(self.options.seconds * self.options.lidar_rate)), 1))]
+        return [
+            LEAD_IN + k / self.options.lidar_rate
+            for k in range(max(round(self.options.seconds * self.options.lidar_rate), 1))
+        ]
 
     def view(self, camera: Calibrated, time: float) -> View:
         """A camera where it is at a time."""
@@ -146,7 +117,11 @@ class Drive:
 
     def near_poses(self, around: np.ndarray) -> dict[int, Pose]:
         """Actors within the annotated range of a place (x, y), where the scene was last posed."""
-        return {n: p for n, p in self.scene.posed.items() if (p.x - around[0]) ** 2 + (p.y - around[1]) ** 2 < ANNOTATION_RANGE**2}
+        return {
+            n: p
+            for n, p in self.scene.posed.items()
+            if (p.x - around[0]) ** 2 + (p.y - around[1]) ** 2 < ANNOTATION_RANGE**2
+        }
 
     # ---- sensors --------------------------------------------------------------------------------------------------------
 
@@ -157,13 +132,21 @@ class Drive:
         self.scene.pose_all(time, around)
         shot = self.renderer.shoot(view)
         assert shot.image is not None
-        return self.film.develop(shot.image, number), Glimpse(view, visible_boxes(shot.actors), self.near_poses(around))
+        return self.film.develop(shot.image, number), Glimpse(
+            view, visible_boxes(shot.actors), self.near_poses(around)
+        )
 
     def scan(self, time: float, number: int) -> Sweep:
         """A LiDAR sweep."""
         pose = world_from_ego(self.world.ego, time)
         self.scene.pose_all(time, pose[:2, 3])
-        return sweep(self.scene, self.layout.lidar, pose @ self.layout.lidar.ego_from_lidar(), self.options.seed, number)
+        return sweep(
+            self.scene,
+            self.layout.lidar,
+            pose @ self.layout.lidar.ego_from_lidar(),
+            self.options.seed,
+            number,
+        )
 
     # ---- labels ---------------------------------------------------------------------------------------------------------
 
@@ -183,7 +166,9 @@ class Drive:
             if time - self._last_seen.get(actor, -np.inf) <= MEMORY:
                 kept.append(actor)
         size = np.array([self.models[a].size for a in kept]).reshape(-1, 3)
-        center = np.array([[poses[a].x, poses[a].y, poses[a].z + self.models[a].size[2] / 2] for a in kept]).reshape(-1, 3)
+        center = np.array(
+            [[poses[a].x, poses[a].y, poses[a].z + self.models[a].size[2] / 2] for a in kept]
+        ).reshape(-1, 3)
         boxes = Boxes3D(
             torch.from_numpy(center), torch.from_numpy(size).float(), torch.tensor([poses[a].yaw for a in kept], dtype=torch.float32),
             torch.from_numpy(np.array([velocity(self.world.actors[a], time) for a in kept]).reshape(-1, 3)).float(),
@@ -193,7 +178,14 @@ class Drive:
         points = np.full(len(kept), -1) if hits is None else hits[kept]
         share = np.where(whole[kept] > 0, visible[kept] / np.maximum(whole[kept], 1.0), 0.0).clip(0, 1)
         names = tuple(f"{self.options.domain}-{self.options.seed}-{self.world.actors[a].name}" for a in kept)
-        return Annotations(self.stamp(time), boxes, CLASS_NAMES, names, torch.from_numpy(points).long(), torch.from_numpy(share).float())
+        return Annotations(
+            self.stamp(time),
+            boxes,
+            CLASS_NAMES,
+            names,
+            torch.from_numpy(points).long(),
+            torch.from_numpy(share).float(),
+        )
 
     def labels_2d(self, camera: Calibrated, seen: list[SeenObject]) -> list[Annotation2D]:
         """2D labels of one image: visible boxes that are large enough and not mostly outside."""
@@ -201,14 +193,20 @@ class Drive:
         out = []
         for item in seen:
             x0, y0, x1, y1 = item.box
-            if item.visible > 0 and (x1 - x0) * (y1 - y0) * unit >= MIN_BOX_AREA and item.inside >= MIN_INSIDE:
+            if (
+                item.visible > 0
+                and (x1 - x0) * (y1 - y0) * unit >= MIN_BOX_AREA
+                and item.inside >= MIN_INSIDE
+            ):
                 name = f"{self.options.domain}-{self.options.seed}-{self.world.actors[item.actor].name}"
                 out.append(Annotation2D(self.models[item.actor].class_name, 1.0, item.box, name))
         return out
 
     # ---- the recording --------------------------------------------------------------------------------------------------
 
-    def write(self, path: Path, overwrite: bool = False, progress: Callable[[Iterator], Iterator] | None = None) -> DriveSummary:
+    def write(
+        self, path: Path, overwrite: bool = False, progress: Callable[[Iterator], Iterator] | None = None
+    ) -> DriveSummary:
         """Record the drive. `progress` wraps the iterator over sets of images (tqdm-like). Raises BagError as BagWriter does."""
         options, rig = self.options, load_rig(self.layout.rig)
         summary = DriveSummary(path)
@@ -223,7 +221,12 @@ class Drive:
                 hits: np.ndarray | None = None
                 while next_sweep < len(sweeps) and sweeps[next_sweep] <= time + 0.5 / options.camera_rate:
                     taken = self.scan(sweeps[next_sweep], next_sweep)
-                    bag.points(rig.lidar_topics[0], self.stamp(sweeps[next_sweep]), taken.points, self.layout.lidar.name)
+                    bag.points(
+                        rig.lidar_topics[0],
+                        self.stamp(sweeps[next_sweep]),
+                        taken.points,
+                        self.layout.lidar.name,
+                    )
                     if hits is None or abs(sweeps[next_sweep] - time) < 1e-6:
                         hits = taken.hits
                     next_sweep, summary.sweeps = next_sweep + 1, summary.sweeps + 1
@@ -234,7 +237,9 @@ class Drive:
                     exposed = time + camera.layout.exposure_ms / 1000.0
                     image, glimpse = self.photograph(camera, exposed, number * len(self.cameras) + index)
                     stamp, name = self.stamp(exposed), camera.layout.name
-                    jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(image), quality=options.jpeg_quality, colorsubsampling="420")
+                    jpeg = simplejpeg.encode_jpeg(
+                        np.ascontiguousarray(image), quality=options.jpeg_quality, colorsubsampling="420"
+                    )
                     bag.camera_info(name, stamp, camera.calibration())
                     bag.image(name, stamp, jpeg)
                     summary.images += 1
@@ -244,7 +249,14 @@ class Drive:
         summary.distance = self.world.ego.distance(instants[-1]) - self.world.ego.distance(instants[0])
         return summary
 
-    def _write_labels(self, bag: BagWriter, time: float, glimpses: list[Glimpse], hits: np.ndarray | None, summary: DriveSummary) -> None:
+    def _write_labels(
+        self,
+        bag: BagWriter,
+        time: float,
+        glimpses: list[Glimpse],
+        hits: np.ndarray | None,
+        summary: DriveSummary,
+    ) -> None:
         visible = {actor for glimpse in glimpses for actor in glimpse.boxes}
         everything: list[SeenObject] = []
         for camera, glimpse in zip(self.cameras, glimpses, strict=True):
@@ -255,7 +267,9 @@ class Drive:
         annotations = self.annotate(time, everything, hits)
         bag.annotations(annotations)
         summary.keyframes += 1
-        for label, actor in zip(annotations.boxes.label.tolist(), annotations.boxes.track_id.tolist(), strict=True):
+        for label, actor in zip(
+            annotations.boxes.label.tolist(), annotations.boxes.track_id.tolist(), strict=True
+        ):
             summary.boxes[CLASS_NAMES[label]] += 1
             if actor not in self._counted:
                 self._counted.add(actor)
@@ -268,7 +282,9 @@ class Drive:
 
     def _write_motion(self, bag: BagWriter, instants: list[float], sweeps: list[float]) -> None:
         """tf and odometry at every sensor stamp and at 50 Hz."""
-        times = {round(t + c.layout.exposure_ms / 1000.0, 6) for t in instants for c in self.cameras} | {round(t, 6) for t in (*instants, *sweeps)}
+        times = {round(t + c.layout.exposure_ms / 1000.0, 6) for t in instants for c in self.cameras} | {
+            round(t, 6) for t in (*instants, *sweeps)
+        }
         end = max(times) + 0.1
         times |= {round(t, 6) for t in np.arange(0.0, end, 1 / _ODOMETRY_RATE)}
         for time in sorted(times):

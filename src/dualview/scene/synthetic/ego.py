@@ -19,11 +19,24 @@ def world_from_ego(ego: MovingActor, time: float) -> np.ndarray:
     acceleration = (speed_after - speed_before) / 0.8
     sideways = speed**2 * float(ego.path.curvature(np.array(s)))
     rock = min(speed / 10.0, 1.2) * 0.0012
-    pitch = -0.0035 * np.clip(acceleration, -4, 3) + rock * np.sin(2 * np.pi * s / 9.0) + 0.6 * rock * np.sin(2 * np.pi * s / 3.7 + 1.0)
+    pitch = (
+        -0.0035 * np.clip(acceleration, -4, 3)
+        + rock * np.sin(2 * np.pi * s / 9.0)
+        + 0.6 * rock * np.sin(2 * np.pi * s / 3.7 + 1.0)
+    )
     roll = 0.0045 * np.clip(sideways, -4, 4) + 0.8 * rock * np.sin(2 * np.pi * s / 5.3 + 2.0)
-    cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    cy, sy, cp, sp, cr, sr = (
+        np.cos(yaw),
+        np.sin(yaw),
+        np.cos(pitch),
+        np.sin(pitch),
+        np.cos(roll),
+        np.sin(roll),
+    )
     pose = np.eye(4)
-    pose[:3, :3] = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]]) @ np.array([[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]])
+    pose[:3, :3] = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1]]) @ np.array(
+        [[cp, 0, sp], [0, 1, 0], [-sp, 0, cp]]
+    )
     pose[:3, :3] = pose[:3, :3] @ np.array([[1, 0, 0], [0, cr, -sr], [0, sr, cr]])
     pose[:2, 3] = rear
     return pose

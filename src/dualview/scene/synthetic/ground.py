@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from dualview.scene.synthetic.city import CROSSWALK_END, CROSSWALK_START, KERB_HEIGHT, PARKING_WIDTH, STOP_LINE, Block, City, block_outline
+from dualview.scene.synthetic.city import (
+    CROSSWALK_END,
+    CROSSWALK_START,
+    KERB_HEIGHT,
+    PARKING_WIDTH,
+    STOP_LINE,
+    Block,
+    City,
+    block_outline,
+)
 from dualview.scene.synthetic.meshes import Mesh, from_triangles, merge, polygon_fan, strip
 from dualview.scene.synthetic.roads import Leg, crossing_half, lane_line
 
@@ -44,7 +53,9 @@ class _Painter:
         self.city = city
         self.quads: dict[str, list[Mesh]] = {"marking": [], "centre_marking": [], "patch": []}
 
-    def band(self, start: np.ndarray, end: np.ndarray, width: float, material: str, height: float = PAINT_HEIGHT) -> None:
+    def band(
+        self, start: np.ndarray, end: np.ndarray, width: float, material: str, height: float = PAINT_HEIGHT
+    ) -> None:
         """A painted band along a straight grid line."""
         way = end - start
         length = float(np.linalg.norm(way))
@@ -55,13 +66,22 @@ class _Painter:
         left, right = self.city.warp(line + side), self.city.warp(line - side)
         self.quads[material].append(strip(_lift(left, height), _lift(right, height), left / 2.0, right / 2.0))
 
-    def dashes(self, start: np.ndarray, end: np.ndarray, width: float, dash: float, gap: float, material: str) -> None:
+    def dashes(
+        self, start: np.ndarray, end: np.ndarray, width: float, dash: float, gap: float, material: str
+    ) -> None:
         length = float(np.linalg.norm(end - start))
         way = (end - start) / length
         for s in np.arange(gap / 2, length - dash, dash + gap):
             self.band(start + way * s, start + way * (s + dash), width, material)
 
-    def blob(self, center: np.ndarray, radii: tuple[float, float], angle: float, material: str, rng: np.random.Generator) -> None:
+    def blob(
+        self,
+        center: np.ndarray,
+        radii: tuple[float, float],
+        angle: float,
+        material: str,
+        rng: np.random.Generator,
+    ) -> None:
         """An irregular spot, such as a repair or a manhole."""
         count = 14
         a = np.linspace(0, 2 * np.pi, count, endpoint=False)
@@ -77,7 +97,11 @@ def _arrow(painter: _Painter, tip: np.ndarray, way: np.ndarray, turn: str) -> No
     painter.band(tip - way * 3.2, tip - way * 1.0, 0.16, "marking")
     direction = {"straight": way, "left": side, "right": -side}[turn]
     base = tip - way * 1.0
-    head = [base + direction * 0.95, base + np.array([-direction[1], direction[0]]) * 0.32, base - np.array([-direction[1], direction[0]]) * 0.32]
+    head = [
+        base + direction * 0.95,
+        base + np.array([-direction[1], direction[0]]) * 0.32,
+        base - np.array([-direction[1], direction[0]]) * 0.32,
+    ]
     world = painter.city.warp(np.array(head))
     points = _lift(world, PAINT_HEIGHT)
     faces = np.array([[0, 1, 2]])
@@ -97,11 +121,17 @@ def road_markings(city: City, rng: np.random.Generator, legs: list[Leg]) -> dict
         right = np.array([way[1], -way[0]])
         offset = (leg.lane + 0.5) * street.lane_width
         stop = end + right * offset - way * STOP_LINE
-        painter.band(stop - right * street.lane_width * 0.48, stop + right * street.lane_width * 0.48, 0.42, "marking")
+        painter.band(
+            stop - right * street.lane_width * 0.48, stop + right * street.lane_width * 0.48, 0.42, "marking"
+        )
         turn = "left" if leg.lane == 0 and street.lanes > 1 else "straight"
         _arrow(painter, stop - way * 5.0, way, turn if rng.random() < 0.6 else "straight")
         for _ in range(int(rng.integers(1, 4))):
-            at = start + way * rng.uniform(8, np.linalg.norm(end - start) - 8) + right * rng.uniform(0.4, street.half_width - 0.6)
+            at = (
+                start
+                + way * rng.uniform(8, np.linalg.norm(end - start) - 8)
+                + right * rng.uniform(0.4, street.half_width - 0.6)
+            )
             heading = float(city.warp.heading(at, np.arctan2(way[1], way[0])))
             painter.blob(at, (rng.uniform(0.8, 3.0), rng.uniform(0.5, 1.2)), heading, "patch", rng)
             at = start + way * rng.uniform(8, np.linalg.norm(end - start) - 8) + right * offset
@@ -117,7 +147,12 @@ def road_markings(city: City, rng: np.random.Generator, legs: list[Leg]) -> dict
         if street.parking:
             painter.band(begin + edge, finish + edge, 0.10, "marking")
             for s in np.arange(3.0, np.linalg.norm(finish - begin) - 3.0, 6.2):
-                painter.band(begin + edge + way * s, begin + edge + way * s + right * (PARKING_WIDTH - 0.2), 0.09, "marking")
+                painter.band(
+                    begin + edge + way * s,
+                    begin + edge + way * s + right * (PARKING_WIDTH - 0.2),
+                    0.09,
+                    "marking",
+                )
         if leg.sign > 0:  # the centre line belongs to both directions
             if street.lanes > 1:
                 for side in (-0.13, 0.13):
@@ -133,8 +168,8 @@ def road_markings(city: City, rng: np.random.Generator, legs: list[Leg]) -> dict
                 street, half = (a if along_v else b), crossing_half(city, (i, j), along_v)
                 origin = np.array([a.position, b.position])
                 way = np.array([0.0, sign]) if along_v else np.array([float(sign), 0.0])
-                side = np.array([way[1], -way[0]])
+                right = np.array([way[1], -way[0]])
                 for lateral in np.arange(-street.half_width + 0.5, street.half_width - 0.3, 1.0):
-                    near = origin + way * (half + CROSSWALK_START) + side * (lateral + 0.25)
+                    near = origin + way * (half + CROSSWALK_START) + right * (lateral + 0.25)
                     painter.band(near, near + way * (CROSSWALK_END - CROSSWALK_START), 0.5, "marking")
     return {material: merge(meshes) for material, meshes in painter.quads.items() if meshes}

@@ -10,7 +10,8 @@ from types import ModuleType
 from dualview.errors import DualViewError
 
 _HOW = (
-    "install one of them: `apt-get install libegl1 libgl1-mesa-dri` (EGL; MUJOCO_GL=egl) or `apt-get install libosmesa6` (MUJOCO_GL=osmesa)"
+    "install one of them: `apt-get install libegl1 libgl1-mesa-dri` (EGL; MUJOCO_GL=egl) or "
+    "`apt-get install libosmesa6` (MUJOCO_GL=osmesa)"
 )
 
 
@@ -25,14 +26,18 @@ def load_mujoco() -> ModuleType:
         elif ctypes.util.find_library("OSMesa"):
             os.environ["MUJOCO_GL"] = "osmesa"
         else:
-            raise DualViewError(f"synthetic drives are drawn with OpenGL, and this machine has neither EGL nor OSMesa: {_HOW}")
+            raise DualViewError(
+                f"synthetic drives are drawn with OpenGL, and this machine has neither EGL nor OSMesa: {_HOW}"
+            )
     os.environ.setdefault("LP_NUM_THREADS", "1")  # one core: run several drives side by side instead
     try:
         import mujoco
     except ModuleNotFoundError as error:
         raise DualViewError(f"synthetic drives need MuJoCo ({error}): `pip install mujoco`") from error
     except Exception as error:  # its OpenGL loader raises whatever the driver made it raise
-        raise DualViewError(f"MuJoCo can't use MUJOCO_GL={os.environ.get('MUJOCO_GL')} here ({error}): {_HOW}") from error
+        raise DualViewError(
+            f"MuJoCo can't use MUJOCO_GL={os.environ.get('MUJOCO_GL')} here ({error}): {_HOW}"
+        ) from error
     return mujoco
 
 
@@ -42,5 +47,7 @@ def open_context(mujoco: ModuleType, width: int, height: int) -> object:
         context = mujoco.GLContext(width, height)
         context.make_current()
     except Exception as error:
-        raise DualViewError(f"no off-screen picture can be drawn with MUJOCO_GL={os.environ.get('MUJOCO_GL')} ({error}): {_HOW}") from error
+        raise DualViewError(
+            f"no off-screen picture can be drawn with MUJOCO_GL={os.environ.get('MUJOCO_GL')} ({error}): {_HOW}"
+        ) from error
     return context

@@ -1,84 +1,140 @@
-"""Trucks, tractor units, trailers and buses."""
+"""Trucks, tractor units and trailers."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from dualview.scene.synthetic.cars import BLACK, CHROME, INDICATOR, LAMP, TAIL, wheel
-from dualview.scene.synthetic.meshes import Mesh, box, cylinder, disc, extrude, loft, merge, quad, rotation_y
+from dualview.scene.synthetic.meshes import Mesh, box, cylinder, extrude, merge, quad, rotation_y
 from dualview.scene.synthetic.object_model import Catalogue, ObjectModel, Part, details, model_from_parts
-from dualview.scene.synthetic.palette import Palette, wheel_picture
+from dualview.scene.synthetic.palette import Palette, shade, wheel_picture
 
 TRUCK_PAINTS = (
-    (0.92, 0.92, 0.92), (0.88, 0.88, 0.86), (0.70, 0.10, 0.10), (0.12, 0.25, 0.55), (0.85, 0.65, 0.10), (0.15, 0.40, 0.25),
-    (0.30, 0.32, 0.35), (0.80, 0.40, 0.10),
-)  # fmt: skip
+    (0.92, 0.92, 0.92),
+    (0.88, 0.88, 0.86),
+    (0.70, 0.10, 0.10),
+    (0.12, 0.25, 0.55),
+    (0.85, 0.65, 0.10),
+    (0.15, 0.40, 0.25),
+    (0.30, 0.32, 0.35),
+    (0.80, 0.40, 0.10),
+)
 CARGO_COLOURS = (
-    (0.90, 0.90, 0.90), (0.86, 0.87, 0.88), (0.20, 0.35, 0.62), (0.65, 0.15, 0.15), (0.80, 0.60, 0.15), (0.22, 0.45, 0.32), (0.48, 0.50, 0.53),
+    (0.90, 0.90, 0.90),
+    (0.86, 0.87, 0.88),
+    (0.20, 0.35, 0.62),
+    (0.65, 0.15, 0.15),
+    (0.80, 0.60, 0.15),
+    (0.22, 0.45, 0.32),
+    (0.48, 0.50, 0.53),
     (0.35, 0.22, 0.15),
-)  # fmt: skip
-BUS_PAINTS = (
-    (0.85, 0.15, 0.12), (0.15, 0.45, 0.25), (0.93, 0.93, 0.93), (0.10, 0.35, 0.65), (0.90, 0.65, 0.12), (0.55, 0.20, 0.45), (0.25, 0.55, 0.60),
-)  # fmt: skip
-
-
-def rounded_box(size: tuple[float, float, float], center: tuple[float, float, float], radius: float) -> Mesh:
-    """A box whose edges along x are rounded; its ends are slightly drawn in."""
-    length, width, height = size
-    corner = np.linspace(0, np.pi / 2, 4)
-    ring = []
-    for start, (y, z) in enumerate([(1, 1), (-1, 1), (-1, -1), (1, -1)]):
-        angle = corner + start * np.pi / 2
-        ring += [(y * (width / 2 - radius) + radius * np.cos(a), z * (height / 2 - radius) + radius * np.sin(a)) for a in angle]
-    ring = np.array(ring)
-    rings = []
-    for x, shrink in ((-0.5, 0.5), (-0.5 + 0.4 * radius / length, 0.0), (0.5 - 0.4 * radius / length, 0.0), (0.5, 0.5)):
-        factor = 1 - shrink * radius / np.array([width, height])
-        rings.append(np.concatenate([np.full((len(ring), 1), x * length), ring * factor], 1))
-    return loft(np.array(rings), crease=40.0).moved(*center)
+)
 
 
 def axle(palette: Palette, x: float, half: float, radius: float, twin: bool = False) -> list[Mesh]:
     """Two wheels of a heavy vehicle; twin tyres are wider."""
     meshes: list[Mesh] = []
     for side in (-1.0, 1.0):
-        meshes += wheel(palette, radius, 0.55 if twin else 0.30, side * half, x, "truck_wheel", wheel_picture((150, 150, 152), 10))
+        meshes += wheel(
+            palette,
+            radius,
+            0.55 if twin else 0.30,
+            side * half,
+            x,
+            "truck_wheel",
+            wheel_picture((150, 150, 152), 10),
+        )
     return meshes
 
 
-def _cab(palette: Palette, x_rear: float, length: float, width: float, low: float, top: float) -> tuple[Mesh, Mesh, list[Mesh], list[Mesh]]:
+def _cab(
+    palette: Palette, x_rear: float, length: float, width: float, low: float, top: float
+) -> tuple[Mesh, Mesh, list[Mesh], list[Mesh]]:
     """A cab-over cabin: paint, glass, details, mirrors."""
     front, half = x_rear + length, width / 2
     height = top - low
-    side = np.array([[x_rear, low], [front, low], [front + 0.02, low + 0.45 * height], [front - 0.10 - 0.06 * height, top], [x_rear, top]])
+    side = np.array(
+        [
+            [x_rear, low],
+            [front, low],
+            [front + 0.02, low + 0.45 * height],
+            [front - 0.10 - 0.06 * height, top],
+            [x_rear, top],
+        ]
+    )
     paint = extrude(side, width * 0.98)
     waist = low + 0.47 * height
     glass = []
-    screen = np.array([[front + 0.03, -half * 0.88, waist], [front + 0.03, half * 0.88, waist],
-                       [front - 0.055 - 0.05 * height, half * 0.86, top - 0.14], [front - 0.055 - 0.05 * height, -half * 0.86, top - 0.14]])  # fmt: skip
+    screen = np.array(
+        [
+            [front + 0.03, -half * 0.88, waist],
+            [front + 0.03, half * 0.88, waist],
+            [front - 0.055 - 0.05 * height, half * 0.86, top - 0.14],
+            [front - 0.055 - 0.05 * height, -half * 0.86, top - 0.14],
+        ]
+    )
     glass.append(quad(screen))
     for sign in (-1.0, 1.0):
         y = sign * (half * 0.98 + 0.012)
-        window = np.array([[front - 0.95, y, waist + 0.02], [front - 0.18, y, waist - 0.05], [front - 0.25, y, top - 0.22], [front - 0.95, y, top - 0.22]])
-        glass.append(quad(window if sign < 0 else window[::-1], np.array([[0.3, 0], [0.7, 0], [0.7, 1], [0.3, 1.0]])[:: int(-sign)]))
-    meshes = [palette.paint(box((0.10, width * 0.96, 0.34), (front + 0.01, 0, low + 0.06)), (0.20, 0.20, 0.21))]
-    meshes.append(palette.paint(box((0.04, width * 0.62, 0.38 * height * 0.8), (front + 0.02, 0, low + 0.28 * height)), (0.12, 0.12, 0.13)))
-    meshes.append(palette.paint(box((0.03, width * 0.3, 0.06), (front + 0.04, 0, low + 0.40 * height)), CHROME))
+        window = np.array(
+            [
+                [front - 0.95, y, waist + 0.02],
+                [front - 0.18, y, waist - 0.05],
+                [front - 0.25, y, top - 0.22],
+                [front - 0.95, y, top - 0.22],
+            ]
+        )
+        glass.append(
+            quad(
+                window if sign < 0 else window[::-1],
+                np.array([[0.3, 1], [0.7, 1], [0.7, 0], [0.3, 0.0]])[:: int(-sign)],
+            )
+        )
+    meshes = [
+        palette.paint(box((0.10, width * 0.96, 0.34), (front + 0.01, 0, low + 0.06)), (0.20, 0.20, 0.21))
+    ]
+    meshes.append(
+        palette.paint(
+            box((0.04, width * 0.62, 0.38 * height * 0.8), (front + 0.02, 0, low + 0.28 * height)),
+            (0.12, 0.12, 0.13),
+        )
+    )
+    meshes.append(
+        palette.paint(box((0.03, width * 0.3, 0.06), (front + 0.04, 0, low + 0.40 * height)), CHROME)
+    )
     mirrors = []
     for sign in (-1.0, 1.0):
-        meshes.append(palette.paint(box((0.06, 0.36, 0.16), (front + 0.05, sign * half * 0.74, low + 0.14)), LAMP))
-        meshes.append(palette.paint(box((0.05, 0.10, 0.12), (front + 0.045, sign * half * 0.93, low + 0.14)), INDICATOR))
-        meshes.append(palette.paint(box((0.5, 0.06, 0.3), (front - 0.55, sign * (half * 0.97), low - 0.08)), BLACK))
-        mirrors.append(palette.paint(box((0.10, 0.20, 0.42), (front - 0.10, sign * (half + 0.14), waist + 0.30)), BLACK))
+        meshes.append(
+            palette.paint(box((0.06, 0.36, 0.16), (front + 0.05, sign * half * 0.74, low + 0.14)), LAMP)
+        )
+        meshes.append(
+            palette.paint(box((0.05, 0.10, 0.12), (front + 0.045, sign * half * 0.93, low + 0.14)), INDICATOR)
+        )
+        meshes.append(
+            palette.paint(box((0.5, 0.06, 0.3), (front - 0.55, sign * (half * 0.97), low - 0.08)), BLACK)
+        )
+        mirrors.append(
+            palette.paint(box((0.10, 0.20, 0.42), (front - 0.10, sign * (half + 0.14), waist + 0.30)), BLACK)
+        )
     return paint, merge(glass), meshes, mirrors
 
 
 def _rear_lights(palette: Palette, x: float, half: float, z: float) -> list[Mesh]:
-    lights = [palette.paint(box((0.05, 0.40, 0.13), (x, sign * (half - 0.3), z)), TAIL) for sign in (-1.0, 1.0)]
+    lights = [
+        palette.paint(box((0.05, 0.40, 0.13), (x, sign * (half - 0.3), z)), TAIL) for sign in (-1.0, 1.0)
+    ]
     return [*lights, palette.paint(box((0.02, 0.5, 0.12), (x - 0.02, 0, z)), (0.9, 0.9, 0.86))]
 
 
-def build_truck(palette: Palette, rng: np.random.Generator, name: str, body: str, length: float, width: float, height: float) -> ObjectModel:
+def build_truck(
+    palette: Palette,
+    rng: np.random.Generator,
+    name: str,
+    body: str,
+    length: float,
+    width: float,
+    height: float,
+) -> ObjectModel:
     """A rigid truck: `body` is box, flatbed, tipper, tank or tractor (no body)."""
     half, end, frame = width / 2, length / 2, 0.95 if length > 6.5 else 0.75
     cab_length = 1.9 if length > 6.5 else 1.7
@@ -86,51 +142,116 @@ def build_truck(palette: Palette, rng: np.random.Generator, name: str, body: str
     paint, glass, meshes, mirrors = _cab(palette, end - cab_length, cab_length - 0.08, width, 0.45, cab_top)
     radius = 0.50 if length > 6.5 else 0.40
     front_axle, rear = end - cab_length * 0.62, -end + (1.1 if body == "tractor" else 0.24 * length)
-    meshes.append(palette.paint(box((length - 0.5, width * 0.42, 0.28), (-0.1, 0, frame - 0.22)), (0.14, 0.14, 0.15)))
-    meshes += axle(palette, front_axle, half - 0.02, radius) + axle(palette, rear, half - 0.02, radius, twin=True)
+    meshes.append(
+        palette.paint(box((length - 0.5, width * 0.42, 0.28), (-0.1, 0, frame - 0.22)), (0.14, 0.14, 0.15))
+    )
+    meshes += axle(palette, front_axle, half - 0.02, radius) + axle(
+        palette, rear, half - 0.02, radius, twin=True
+    )
     if body == "tractor" or length > 8.5:
         meshes += axle(palette, rear + 1.3, half - 0.02, radius, twin=True)
     for sign in (-1.0, 1.0):
-        meshes.append(palette.paint(box((length * 0.25, 0.35, 0.42), (0.02 * length, sign * (half - 0.3), 0.62)), (0.30, 0.31, 0.33)))
+        meshes.append(
+            palette.paint(
+                box((length * 0.25, 0.35, 0.42), (0.02 * length, sign * (half - 0.3), 0.62)),
+                (0.30, 0.31, 0.33),
+            )
+        )
     meshes += _rear_lights(palette, -end + 0.03, half, frame - 0.14)
     start, stop = -end + 0.05, end - cab_length - 0.18
     middle, span = (start + stop) / 2, stop - start
     colour = CARGO_COLOURS[rng.integers(len(CARGO_COLOURS))]
     cargo: list[Mesh] = []
     if body == "box":
-        cargo.append(palette.paint(box((span, width, height - frame), (middle, 0, (height + frame) / 2)), colour))
+        cargo.append(
+            palette.paint(box((span, width, height - frame), (middle, 0, (height + frame) / 2)), colour)
+        )
         accent = CARGO_COLOURS[rng.integers(len(CARGO_COLOURS))]
         for sign in (-1.0, 1.0):
-            cargo.append(palette.paint(box((span * 0.62, 0.012, 0.42), (middle, sign * half, (height + frame) / 2 + 0.15)), accent))
-            cargo.append(palette.paint(box((span, 0.02, 0.10), (middle, sign * half, frame + 0.06)), (0.35, 0.35, 0.36)))
-        cargo.append(palette.paint(box((0.02, 0.03, height - frame - 0.2), (start - 0.01, 0, (height + frame) / 2)), (0.3, 0.3, 0.3)))
+            cargo.append(
+                palette.paint(
+                    box((span * 0.62, 0.012, 0.42), (middle, sign * half, (height + frame) / 2 + 0.15)),
+                    accent,
+                )
+            )
+            cargo.append(
+                palette.paint(
+                    box((span, 0.02, 0.10), (middle, sign * half, frame + 0.06)), (0.35, 0.35, 0.36)
+                )
+            )
+        cargo.append(
+            palette.paint(
+                box((0.02, 0.03, height - frame - 0.2), (start - 0.01, 0, (height + frame) / 2)),
+                (0.3, 0.3, 0.3),
+            )
+        )
     elif body == "flatbed":
         cargo.append(palette.paint(box((span, width, 0.16), (middle, 0, frame + 0.02)), (0.42, 0.30, 0.20)))
         cargo.append(palette.paint(box((0.10, width, 0.9), (stop - 0.05, 0, frame + 0.45)), (0.4, 0.4, 0.42)))
         for _ in range(int(rng.integers(2, 5))):
-            size = (rng.uniform(0.8, span * 0.45), rng.uniform(0.8, width * 0.85), rng.uniform(0.4, max(height - frame - 0.2, 0.6)))
+            size = (
+                rng.uniform(0.8, span * 0.45),
+                rng.uniform(0.8, width * 0.85),
+                rng.uniform(0.4, max(height - frame - 0.2, 0.6)),
+            )
             at = rng.uniform(start + size[0] / 2, stop - size[0] / 2 - 0.1)
-            cargo.append(palette.paint(box(size, (at, 0, frame + 0.1 + size[2] / 2)), tuple(rng.uniform(0.25, 0.75, 3))))
+            cargo.append(
+                palette.paint(
+                    box(size, (at, 0, frame + 0.1 + size[2] / 2)), tuple(rng.uniform(0.25, 0.75, 3))
+                )
+            )
     elif body == "tipper":
-        outline = np.array([[start - 0.05, frame + 0.1], [stop, frame + 0.1], [stop + 0.1, height], [start - 0.35, height - 0.15]])
+        outline = np.array(
+            [
+                [start - 0.05, frame + 0.1],
+                [stop, frame + 0.1],
+                [stop + 0.1, height],
+                [start - 0.35, height - 0.15],
+            ]
+        )
         cargo.append(palette.paint(extrude(outline, width), colour))
         for x in np.linspace(start + 0.4, stop - 0.4, 5):
             for sign in (-1.0, 1.0):
-                cargo.append(palette.paint(box((0.10, 0.06, height - frame - 0.35), (x, sign * (half + 0.0), (height + frame) / 2)),
-                                           tuple(0.8 * c for c in colour)))  # fmt: skip
-        cargo.append(palette.paint(box((span * 0.9, width * 0.86, 0.1), (middle, 0, height - 0.06)), (0.36, 0.29, 0.22)))
+                cargo.append(
+                    palette.paint(
+                        box(
+                            (0.10, 0.06, height - frame - 0.35),
+                            (x, sign * (half + 0.0), (height + frame) / 2),
+                        ),
+                        shade(colour, 0.8),
+                    )
+                )
+        cargo.append(
+            palette.paint(
+                box((span * 0.9, width * 0.86, 0.1), (middle, 0, height - 0.06)), (0.36, 0.29, 0.22)
+            )
+        )
     elif body == "tank":
         tank = cylinder(min(half, (height - frame) / 2), span, 18).transformed(rotation_y(np.pi / 2))
-        cargo.append(palette.paint(tank.moved(start, 0, frame + min(half, (height - frame) / 2)), (0.78, 0.79, 0.80)))
-    parts = [Part(paint.with_texcoord((0.5, 0.015)), "paint:sedan", tint=True), Part(glass, "glass"), details(meshes + cargo),
-             Part(merge(mirrors), "palette", counts=False)]  # fmt: skip
+        cargo.append(
+            palette.paint(tank.moved(start, 0, frame + min(half, (height - frame) / 2)), (0.78, 0.79, 0.80))
+        )
+    parts = [
+        Part(paint.with_texcoord((0.5, 0.015)), "paint:sedan", tint=True),
+        Part(glass, "glass"),
+        details(meshes + cargo),
+        Part(merge(mirrors), "palette", counts=False),
+    ]
     return model_from_parts(
-        name, "truck", parts, kind="tractor" if body == "tractor" else "truck", colours=TRUCK_PAINTS,
-        wheelbase=front_axle - rear, rear_axle=rear, top_speed=20.0,
-    )  # fmt: skip
+        name,
+        "truck",
+        parts,
+        kind="tractor" if body == "tractor" else "truck",
+        colours=TRUCK_PAINTS,
+        wheelbase=front_axle - rear,
+        rear_axle=rear,
+        top_speed=20.0,
+    )
 
 
-def build_trailer(palette: Palette, rng: np.random.Generator, name: str, body: str, length: float, height: float) -> ObjectModel:
+def build_trailer(
+    palette: Palette, rng: np.random.Generator, name: str, body: str, length: float, height: float
+) -> ObjectModel:
     """A semi-trailer (box, container, flatbed, tank) or a small car trailer."""
     small = body == "small"
     width, floor = (1.7, 0.6) if small else (2.5, 1.15)
@@ -142,92 +263,112 @@ def build_trailer(palette: Palette, rng: np.random.Generator, name: str, body: s
         meshes += axle(palette, rear + offset, half, 0.32 if small else 0.5, twin=not small)
     meshes += _rear_lights(palette, -end + 0.02, half, floor - 0.12)
     if body in ("box", "container"):
-        meshes.append(palette.paint(box((length, width, height - floor), (0, 0, (height + floor) / 2)), colour))
-        ribs = np.arange(-end + 0.3, end - 0.2, 0.45) if body == "container" else []
+        meshes.append(
+            palette.paint(box((length, width, height - floor), (0, 0, (height + floor) / 2)), colour)
+        )
+        ribs: np.ndarray | list[float] = np.arange(-end + 0.3, end - 0.2, 0.45) if body == "container" else []
         for x in ribs:
             for sign in (-1.0, 1.0):
-                meshes.append(palette.paint(box((0.16, 0.05, height - floor - 0.25), (x, sign * half, (height + floor) / 2)), tuple(0.82 * c for c in colour)))
+                meshes.append(
+                    palette.paint(
+                        box((0.16, 0.05, height - floor - 0.25), (x, sign * half, (height + floor) / 2)),
+                        shade(colour, 0.82),
+                    )
+                )
         if body == "box":
             accent = CARGO_COLOURS[rng.integers(len(CARGO_COLOURS))]
             for sign in (-1.0, 1.0):
-                meshes.append(palette.paint(box((length * 0.5, 0.015, 0.9), (0.1 * length, sign * half, (height + floor) / 2 + 0.2)), accent))
-        meshes.append(palette.paint(box((0.02, 0.04, height - floor - 0.1), (-end, 0, (height + floor) / 2)), (0.25, 0.25, 0.25)))
+                meshes.append(
+                    palette.paint(
+                        box(
+                            (length * 0.5, 0.015, 0.9),
+                            (0.1 * length, sign * half, (height + floor) / 2 + 0.2),
+                        ),
+                        accent,
+                    )
+                )
+        meshes.append(
+            palette.paint(
+                box((0.02, 0.04, height - floor - 0.1), (-end, 0, (height + floor) / 2)), (0.25, 0.25, 0.25)
+            )
+        )
     elif body == "tank":
         radius = (height - floor) / 2
-        meshes.append(palette.paint(cylinder(radius, length - 0.3, 18).transformed(rotation_y(np.pi / 2)).moved(-end + 0.15, 0, floor + radius), (0.80, 0.81, 0.83)))
+        meshes.append(
+            palette.paint(
+                cylinder(radius, length - 0.3, 18)
+                .transformed(rotation_y(np.pi / 2))
+                .moved(-end + 0.15, 0, floor + radius),
+                (0.80, 0.81, 0.83),
+            )
+        )
     elif body == "flatbed":
         meshes.append(palette.paint(box((length, width, 0.18), (0, 0, floor + 0.02)), (0.45, 0.33, 0.22)))
         for x in np.linspace(-end + 1.5, end - 2.0, 3):
             size = (rng.uniform(1.2, 2.6), rng.uniform(1.2, 2.3), rng.uniform(0.6, height - floor - 0.1))
-            meshes.append(palette.paint(box(size, (x, 0, floor + 0.1 + size[2] / 2)), tuple(rng.uniform(0.3, 0.7, 3))))
+            meshes.append(
+                palette.paint(box(size, (x, 0, floor + 0.1 + size[2] / 2)), tuple(rng.uniform(0.3, 0.7, 3)))
+            )
     else:
-        meshes.append(palette.paint(box((length * 0.78, width, height - floor), (-0.11 * length, 0, (height + floor) / 2)), colour))
-        meshes.append(palette.paint(box((length * 0.25, 0.08, 0.08), (end - length * 0.125, 0, floor - 0.1)), (0.2, 0.2, 0.2)))
+        meshes.append(
+            palette.paint(
+                box((length * 0.78, width, height - floor), (-0.11 * length, 0, (height + floor) / 2)), colour
+            )
+        )
+        meshes.append(
+            palette.paint(
+                box((length * 0.25, 0.08, 0.08), (end - length * 0.125, 0, floor - 0.1)), (0.2, 0.2, 0.2)
+            )
+        )
     if not small:
         for sign in (-1.0, 1.0):
-            meshes.append(palette.paint(box((0.12, 0.12, floor), (end * 0.45, sign * half * 0.7, floor / 2)), (0.3, 0.3, 0.3)))
+            meshes.append(
+                palette.paint(
+                    box((0.12, 0.12, floor), (end * 0.45, sign * half * 0.7, floor / 2)), (0.3, 0.3, 0.3)
+                )
+            )
     return model_from_parts(
-        name, "trailer", [details(meshes)], kind="small_trailer" if small else "trailer", wheelbase=end - 1.2 - rear, rear_axle=rear,
+        name,
+        "trailer",
+        [details(meshes)],
+        kind="small_trailer" if small else "trailer",
+        wheelbase=end - 1.2 - rear,
+        rear_axle=rear,
         top_speed=18.0,
-    )  # fmt: skip
-
-
-def build_bus(palette: Palette, rng: np.random.Generator, name: str, length: float, height: float, doors: int) -> ObjectModel:
-    """A city bus, coach or minibus."""
-    width = 2.5 if length > 8 else 2.15
-    half, end, low = width / 2, length / 2, 0.32
-    body = rounded_box((length, width, height - low), (0, 0, (height + low) / 2), 0.22)
-    waist, top = 0.42 * height, 0.86 * height
-    glass = []
-    edges = np.linspace(-end + 0.35, end - 0.5, int(length / 1.45) + 1)
-    for sign in (-1.0, 1.0):
-        y = sign * (half + 0.008)
-        for index, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-            door = sign < 0 and doors > 0 and (index == len(edges) - 2 or (doors > 1 and index == len(edges) // 2 - 1))
-            z = low + 0.12 if door else waist
-            pane = np.array([[a + 0.05, y, z], [b - 0.05, y, z], [b - 0.05, y, top], [a + 0.05, y, top]])
-            glass.append(quad(pane if sign < 0 else pane[::-1], np.array([[0, 0], [1, 0], [1, 1], [0, 1.0]])[:: int(-sign)]))
-    for sign, z in ((1.0, 0.36 * height), (-1.0, 0.52 * height)):
-        x = sign * (end + 0.008)
-        pane = np.array([[x, -half * 0.86, z], [x, half * 0.86, z], [x, half * 0.86, top], [x, -half * 0.86, top]])
-        glass.append(quad(pane if sign > 0 else pane[::-1]))
-    radius = 0.48 if length > 8 else 0.38
-    front_axle, rear = end - 0.21 * length, -end + 0.27 * length
-    meshes: list[Mesh] = []
-    for x in (front_axle, rear):
-        for sign in (-1.0, 1.0):
-            meshes.append(palette.paint(disc(radius * 1.15, (x, sign * (half + 0.008), radius), sign), (0.05, 0.05, 0.05)))
-        meshes += axle(palette, x, half + 0.014, radius)
-    stripe = CARGO_COLOURS[rng.integers(len(CARGO_COLOURS))]
-    for sign in (-1.0, 1.0):
-        meshes.append(palette.paint(box((length * 0.94, 0.012, 0.16), (0, sign * half, waist - 0.20)), stripe))
-        meshes.append(palette.paint(box((length * 0.94, 0.012, 0.14), (0, sign * half, low + 0.09)), (0.2, 0.2, 0.2)))
-        meshes.append(palette.paint(box((0.04, 0.34, 0.16), (end + 0.003, sign * half * 0.72, 0.62)), LAMP))
-        meshes.append(palette.paint(box((0.04, 0.20, 0.42), (-end - 0.003, sign * half * 0.82, 0.95)), TAIL))
-    meshes.append(palette.paint(box((0.03, width * 0.6, 0.22), (end + 0.003, 0, 0.925 * height)), (0.08, 0.08, 0.08)))
-    meshes.append(palette.paint(box((0.035, width * 0.35, 0.12), (end + 0.006, 0, 0.925 * height)), (0.98, 0.72, 0.15)))
-    meshes.append(palette.paint(box((length * 0.35, width * 0.6, 0.16), (-0.1 * length, 0, height + 0.02)), (0.80, 0.80, 0.80)))
-    mirrors = [palette.paint(box((0.14, 0.14, 0.36), (end + 0.18, sign * (half + 0.10), 0.68 * height)), BLACK) for sign in (-1.0, 1.0)]
-    parts = [Part(body.with_texcoord((0.5, 0.015)), "paint:sedan", tint=True), Part(merge(glass), "glass"), details(meshes),
-             Part(merge(mirrors), "palette", counts=False)]  # fmt: skip
-    return model_from_parts(name, "bus", parts, kind="bus", colours=BUS_PAINTS, wheelbase=front_axle - rear, rear_axle=rear, top_speed=18.0)
+    )
 
 
 def add_heavy_vehicles(catalogue: Catalogue) -> None:
-    """Trucks of several bodies, semi-trailers with tractor units, buses of three lengths."""
+    """Trucks of several bodies, semi-trailers with tractor units, small trailers."""
     palette, rng, factor = catalogue.palette, catalogue.rng, catalogue.size_factor
     for index in range(3):
-        for body, length, width, height in (("box", 6.2, 2.25, 2.9), ("box", 8.4, 2.5, 3.6), ("flatbed", 7.2, 2.4, 2.6), ("tipper", 7.6, 2.5, 3.0)):
+        for body, length, width, height in (
+            ("box", 6.2, 2.25, 2.9),
+            ("box", 8.4, 2.5, 3.6),
+            ("flatbed", 7.2, 2.4, 2.6),
+            ("tipper", 7.6, 2.5, 3.0),
+        ):
             stretch = factor * rng.uniform(0.94, 1.06, 3)
             size = (length * stretch[0], width * min(stretch[1], 1.03), height * stretch[2])
             catalogue.add(build_truck(palette, rng, f"truck_{body}_{length}_{index}", body, *size))
     catalogue.add(build_truck(palette, rng, "truck_tank", "tank", 8.2 * factor, 2.5, 3.2 * factor))
     for index in range(2):
-        catalogue.add(build_truck(palette, rng, f"tractor_{index}", "tractor", 6.2, 2.5, rng.uniform(2.9, 3.0)))
+        catalogue.add(
+            build_truck(palette, rng, f"tractor_{index}", "tractor", 6.2, 2.5, rng.uniform(2.9, 3.0))
+        )
     for index, (body, length, height) in enumerate(
-        (("box", 12.6, 3.9), ("box", 11.0, 3.7), ("container", 12.2, 3.8), ("container", 12.2, 3.8), ("flatbed", 11.8, 3.0), ("tank", 10.8, 3.4),
-         ("small", 3.4, 1.5), ("small", 4.0, 2.0), ("small", 2.8, 1.1))  # fmt: skip
+        (
+            ("box", 12.6, 3.9),
+            ("box", 11.0, 3.7),
+            ("container", 12.2, 3.8),
+            ("container", 12.2, 3.8),
+            ("flatbed", 11.8, 3.0),
+            ("tank", 10.8, 3.4),
+            ("small", 3.4, 1.5),
+            ("small", 4.0, 2.0),
+            ("small", 2.8, 1.1),
+        )
     ):
-        catalogue.add(build_trailer(palette, rng, f"trailer_{body}_{index}", body, length * factor, height * factor))
-    for index, (length, height, doors) in enumerate(((11.8, 3.0, 2), (11.2, 3.1, 2), (12.6, 3.5, 1), (8.6, 2.9, 1), (6.6, 2.6, 1), (10.6, 4.1, 2))):
-        catalogue.add(build_bus(palette, rng, f"bus_{index}", length * factor, height * factor, doors))
+        catalogue.add(
+            build_trailer(palette, rng, f"trailer_{body}_{index}", body, length * factor, height * factor)
+        )

@@ -96,11 +96,21 @@ def seen_objects(glimpse: Glimpse, models: list[ObjectModel], wanted: set[int]) 
         local = (np.array([pose.x, pose.y, pose.z + models[actor].size[2] / 2]) - place) @ rotation
         reach = np.linalg.norm(models[actor].size) / 2
         slope = max(view.intrinsics[0, 2], view.width - view.intrinsics[0, 2]) / view.intrinsics[0, 0]
-        if actor not in glimpse.boxes and (local[2] < -reach or abs(local[0]) - reach > (local[2] + reach) * slope):
+        if actor not in glimpse.boxes and (
+            local[2] < -reach or abs(local[0]) - reach > (local[2] + reach) * slope
+        ):
             continue
         whole, inside = silhouette(models[actor], pose, view)
         if whole < 1.0 and actor not in glimpse.boxes:
             continue
         pixels, box = glimpse.boxes.get(actor, (0, (0, 0, 0, 0)))
-        out.append(SeenObject(actor, pixels, max(whole, float(pixels)), tuple(float(v) for v in box), inside))
+        out.append(
+            SeenObject(
+                actor,
+                pixels,
+                max(whole, float(pixels)),
+                (float(box[0]), float(box[1]), float(box[2]), float(box[3])),
+                inside,
+            )
+        )
     return out

@@ -5,6 +5,7 @@ A sweep is taken at one instant: the turning of a real scanner, and so the skew 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,10 +29,19 @@ def beam_directions(layout: LidarLayout) -> np.ndarray:
     """Unit vectors [columns, beams, 3] in the LiDAR frame."""
     azimuth = np.linspace(-np.pi, np.pi, layout.columns, endpoint=False)[:, None]
     elevation = np.radians(np.asarray(layout.elevations))[None]
-    return np.stack([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation) + 0 * azimuth], -1)
+    return np.stack(
+        [
+            np.cos(elevation) * np.cos(azimuth),
+            np.cos(elevation) * np.sin(azimuth),
+            np.sin(elevation) + 0 * azimuth,
+        ],
+        -1,
+    )
 
 
-def sweep(scene: SceneModel, layout: LidarLayout, world_from_lidar: np.ndarray, seed: int, index: int) -> Sweep:
+def sweep(
+    scene: SceneModel, layout: LidarLayout, world_from_lidar: np.ndarray, seed: int, index: int
+) -> Sweep:
     """Cast all beams from `world_from_lidar` [4, 4]. Range noise and lost returns are drawn from (seed, index)."""
     mj, model, data = scene.mujoco, scene.model, scene.data
     directions = beam_directions(layout) @ world_from_lidar[:3, :3].T
@@ -50,7 +60,7 @@ def sweep(scene: SceneModel, layout: LidarLayout, world_from_lidar: np.ndarray, 
     normal = np.zeros((count, beams, 3))
     edges = np.linspace(0, count, _SECTORS + 1).astype(int)
     heading = np.arctan2(directions[:, 0, 1], directions[:, 0, 0])
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
+    for first, last in itertools.pairwise(edges):
         middle = heading[(first + last) // 2]
         turn = np.abs((bearing - middle + np.pi) % (2 * np.pi) - np.pi)
         facing = (turn < half_angle + 1.1 * np.pi / _SECTORS + 0.01) | (flat <= radius) | (radius == 0)
@@ -59,14 +69,27 @@ def sweep(scene: SceneModel, layout: LidarLayout, world_from_lidar: np.ndarray, 
         n = (last - first) * beams
         g, d, nn = np.full(n, -1, np.int32), np.full(n, -1.0), np.zeros(3 * n)
         mj.mj_multiRay(model, data, origin, rays, groups, True, -1, g, d, nn, n, layout.range)
-        geom[first:last], distance[first:last], normal[first:last] = g.reshape(-1, beams), d.reshape(-1, beams), nn.reshape(-1, beams, 3)
+        geom[first:last], distance[first:last], normal[first:last] = (
+            g.reshape(-1, beams),
+            d.reshape(-1, beams),
+            nn.reshape(-1, beams, 3),
+        )
     rng = np.random.default_rng([seed, 31, index])
     noise = rng.normal(0, layout.range_noise, distance.shape)
     luck = rng.random(distance.shape)
     cosine = np.abs((normal * directions).sum(-1))
-    strength = np.where(geom >= 0, scene.reflectivity[np.maximum(geom, 0)], 0.0) * np.clip(0.15 + 0.85 * cosine, 0, 1)
-    faint = strength * np.clip(layout.range / np.maximum(distance, 1.0), 0, 8) ** 1.2  # dark, glancing, far surfaces return less
-    kept = (geom >= 0) & (distance > 1.0) & (distance < layout.range) & (luck < np.clip(0.55 + 2.0 * faint, 0, 0.985))
+    strength = np.where(geom >= 0, scene.reflectivity[np.maximum(geom, 0)], 0.0) * np.clip(
+        0.15 + 0.85 * cosine, 0, 1
+    )
+    faint = (
+        strength * np.clip(layout.range / np.maximum(distance, 1.0), 0, 8) ** 1.2
+    )  # dark, glancing, far surfaces return less
+    kept = (
+        (geom >= 0)
+        & (distance > 1.0)
+        & (distance < layout.range)
+        & (luck < np.clip(0.55 + 2.0 * faint, 0, 0.985))
+    )
     lidar_directions = beam_directions(layout)
     points = lidar_directions[kept] * (distance + noise)[kept, None]
     intensity = np.clip(strength[kept] * 255.0, 0, 255)

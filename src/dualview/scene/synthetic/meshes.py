@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Mesh:
-    """F triangles: vertices [F, 3, 3] (m), normals [F, 3, 3] (unit), texcoords [F, 3, 2] (texture units, v up)."""
+    """F triangles: vertices [F, 3, 3] (m), normals [F, 3, 3] (unit), texcoords [F, 3, 2] (pictures; v counts down from the first row)."""
 
     vertices: np.ndarray
     normals: np.ndarray
@@ -22,7 +22,11 @@ class Mesh:
     def __len__(self) -> int:
         return len(self.vertices)
 
-    def transformed(self, rotation: np.ndarray | None = None, translation: tuple[float, float, float] | np.ndarray = (0, 0, 0)) -> Mesh:
+    def transformed(
+        self,
+        rotation: np.ndarray | None = None,
+        translation: tuple[float, float, float] | np.ndarray = (0, 0, 0),
+    ) -> Mesh:
         """The same mesh, turned by `rotation` [3, 3] and then moved (m)."""
         vertices, normals = self.vertices, self.normals
         if rotation is not None:
@@ -40,7 +44,11 @@ class Mesh:
 
     def with_texcoord(self, texcoord: tuple[float, float]) -> Mesh:
         """The same mesh in the one colour that the texture has at `texcoord`."""
-        return Mesh(self.vertices, self.normals, np.broadcast_to(np.asarray(texcoord, np.float64), (len(self), 3, 2)).copy())
+        return Mesh(
+            self.vertices,
+            self.normals,
+            np.broadcast_to(np.asarray(texcoord, np.float64), (len(self), 3, 2)).copy(),
+        )
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """Lowest and highest coordinates [3], [3] (m)."""
@@ -50,7 +58,9 @@ class Mesh:
 
 def merge(parts: list[Mesh]) -> Mesh:
     """All triangles of `parts` as one mesh."""
-    return Mesh(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("vertices", "normals", "texcoords")))
+    return Mesh(
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("vertices", "normals", "texcoords"))
+    )
 
 
 def rotation_z(angle: float) -> np.ndarray:
@@ -71,7 +81,9 @@ def rotation_x(angle: float) -> np.ndarray:
     return np.array([[1.0, 0.0, 0.0], [0.0, c, -s], [0.0, s, c]])
 
 
-def from_triangles(vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0, texcoords: np.ndarray | None = None) -> Mesh:
+def from_triangles(
+    vertices: np.ndarray, faces: np.ndarray, crease: float = 40.0, texcoords: np.ndarray | None = None
+) -> Mesh:
     """Mesh from shared vertices [V, 3] and faces [F, 3]; edges sharper than `crease` (degrees) stay hard.
 
     `texcoords` [V, 2] or none (all zero). Triangles without area are dropped.
@@ -108,7 +120,9 @@ def loft(rings: np.ndarray, crease: float = 40.0, cap: bool = True) -> Mesh:
     faces = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
     vertices = rings.reshape(-1, 3)
     if cap:
-        vertices = np.concatenate([vertices, rings[0].mean(0, keepdims=True), rings[-1].mean(0, keepdims=True)])
+        vertices = np.concatenate(
+            [vertices, rings[0].mean(0, keepdims=True), rings[-1].mean(0, keepdims=True)]
+        )
         first, last = len(vertices) - 2, len(vertices) - 1
         start = np.stack([np.full(around, first), there[0], here[0]], -1)
         end = np.stack([np.full(around, last), here[-1], there[-1]], -1)
@@ -122,12 +136,18 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
                      a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]], -1)  # fmt: skip
 
 
-def box(size: tuple[float, float, float], center: tuple[float, float, float] = (0, 0, 0), tile: float | None = None) -> Mesh:
+def box(
+    size: tuple[float, float, float],
+    center: tuple[float, float, float] = (0, 0, 0),
+    tile: float | None = None,
+) -> Mesh:
     """Box of `size` (m) around `center`; faces are textured 0..1, or in units of `tile` metres."""
     vertices = _BOX.vertices * np.asarray(size, np.float64) + np.asarray(center, np.float64)
     texcoords = _BOX.texcoords
     if tile is not None:
-        extent = np.array([(size[u], size[v]) for u, v in ((1, 2), (0, 2), (0, 1)) for _ in range(4)])[:, None]
+        extent = np.array([(size[u], size[v]) for u, v in ((1, 2), (0, 2), (0, 1)) for _ in range(4)])[
+            :, None
+        ]
         texcoords = texcoords * extent / tile
     return Mesh(vertices, _BOX.normals, texcoords)
 
@@ -135,8 +155,14 @@ def box(size: tuple[float, float, float], center: tuple[float, float, float] = (
 def quad(corners: np.ndarray, texcoords: np.ndarray | None = None) -> Mesh:
     """A flat four-cornered face [4, 3], counter-clockwise seen from its front."""
     corners = np.asarray(corners, np.float64)
-    texcoords = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]) if texcoords is None else np.asarray(texcoords, np.float64)
-    normal = _cross(corners[1] - corners[0], corners[2] - corners[0]) + _cross(corners[2] - corners[0], corners[3] - corners[0])
+    texcoords = (
+        np.array([[0.0, 1], [1, 1], [1, 0], [0, 0]])
+        if texcoords is None
+        else np.asarray(texcoords, np.float64)
+    )
+    normal = _cross(corners[1] - corners[0], corners[2] - corners[0]) + _cross(
+        corners[2] - corners[0], corners[3] - corners[0]
+    )
     normal /= np.linalg.norm(normal) + 1e-12
     pick = np.array([[0, 1, 2], [0, 2, 3]])
     return Mesh(corners[pick], np.broadcast_to(normal, (2, 3, 3)).copy(), texcoords[pick])
@@ -147,7 +173,9 @@ def revolve(profile: list[tuple[float, float]], segments: int = 12, crease: floa
     points = np.asarray(profile, np.float64)
     angle = np.linspace(0, 2 * np.pi, segments + 1)
     ring = np.stack([np.cos(angle), np.sin(angle)], -1)
-    vertices = np.concatenate([points[:, None, :1] * ring, np.broadcast_to(points[:, None, 1:], (len(points), segments + 1, 1))], -1)
+    vertices = np.concatenate(
+        [points[:, None, :1] * ring, np.broadcast_to(points[:, None, 1:], (len(points), segments + 1, 1))], -1
+    )
     height = (points[:, 1] - points[0, 1]) / max(points[-1, 1] - points[0, 1], 1e-9)
     texture = np.stack(np.meshgrid(height, angle / (2 * np.pi), indexing="ij")[::-1], -1)
     index = np.arange(len(points) * (segments + 1)).reshape(len(points), segments + 1)
@@ -165,9 +193,11 @@ def disc(radius: float, center: tuple[float, float, float], side: float, segment
     """A round face in the xz plane that looks towards +y (`side` > 0) or -y; texcoords show a picture upright."""
     angle = np.linspace(0, 2 * np.pi, segments + 1)[:-1] * np.sign(side)
     unit = np.stack([np.cos(angle), np.sin(angle)], -1)
-    points = np.concatenate([np.stack([unit[:, 0], np.zeros(segments), unit[:, 1]], -1) * radius, [[0, 0, 0]]]) + np.asarray(center)
+    points = np.concatenate(
+        [np.stack([unit[:, 0], np.zeros(segments), unit[:, 1]], -1) * radius, [[0, 0, 0]]]
+    ) + np.asarray(center)
     faces = np.array([[i, segments, (i + 1) % segments] for i in range(segments)])
-    return from_triangles(points, faces, texcoords=np.concatenate([unit / 2 + 0.5, [[0.5, 0.5]]]))
+    return from_triangles(points, faces, texcoords=np.concatenate([unit * [0.5, -0.5] + 0.5, [[0.5, 0.5]]]))
 
 
 def ellipsoid(radii: tuple[float, float, float], segments: int = 8, rings: int = 5) -> Mesh:
@@ -176,10 +206,18 @@ def ellipsoid(radii: tuple[float, float, float], segments: int = 8, rings: int =
     ball = revolve([(np.cos(a), np.sin(a)) for a in angle], segments, crease=80.0)
     scale = np.asarray(radii, np.float64)
     normals = ball.normals / scale
-    return Mesh(ball.vertices * scale, normals / np.linalg.norm(normals, axis=-1, keepdims=True), ball.texcoords)
+    return Mesh(
+        ball.vertices * scale, normals / np.linalg.norm(normals, axis=-1, keepdims=True), ball.texcoords
+    )
 
 
-def tube(start: np.ndarray | tuple, end: np.ndarray | tuple, radius: float, end_radius: float | None = None, segments: int = 6) -> Mesh:
+def tube(
+    start: np.ndarray | tuple,
+    end: np.ndarray | tuple,
+    radius: float,
+    end_radius: float | None = None,
+    segments: int = 6,
+) -> Mesh:
     """Round bar from `start` to `end` (m), tapering to `end_radius`."""
     start, end = np.asarray(start, np.float64), np.asarray(end, np.float64)
     axis = end - start
@@ -208,14 +246,23 @@ def polygon_fan(outline: np.ndarray, z: float, tile: float) -> Mesh:
     return Mesh(vertices, np.broadcast_to([0.0, 0.0, 1.0], vertices.shape).copy(), triangles / tile)
 
 
-def strip(left: np.ndarray, right: np.ndarray, texcoord_left: np.ndarray | None = None, texcoord_right: np.ndarray | None = None) -> Mesh:
+def strip(
+    left: np.ndarray,
+    right: np.ndarray,
+    texcoord_left: np.ndarray | None = None,
+    texcoord_right: np.ndarray | None = None,
+) -> Mesh:
     """A band between two lines [K, 3] (m) that run side by side; its front is where left is to the left of the way."""
     zero = np.zeros((len(left), 2))
     points = np.concatenate([left, right])
-    texture = np.concatenate([zero if texcoord_left is None else texcoord_left, zero if texcoord_right is None else texcoord_right])
+    texture = np.concatenate(
+        [zero if texcoord_left is None else texcoord_left, zero if texcoord_right is None else texcoord_right]
+    )
     count = len(left)
     i = np.arange(count - 1)
-    faces = np.concatenate([np.stack([count + i, count + i + 1, i + 1], -1), np.stack([count + i, i + 1, i], -1)])
+    faces = np.concatenate(
+        [np.stack([count + i, count + i + 1, i + 1], -1), np.stack([count + i, i + 1, i], -1)]
+    )
     return from_triangles(points, faces, 30.0, texture)
 
 
@@ -226,7 +273,7 @@ def _unit_box() -> Mesh:
             corner = np.zeros((4, 3))
             corner[:, axis] = sign
             corner[:, u], corner[:, v] = np.array([-1, 1, 1, -1]) / 2, np.array([-1, -1, 1, 1]) / 2
-            texture = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+            texture = np.array([[0.0, 1], [1, 1], [1, 0], [0, 0]])
             outward = _cross(corner[1] - corner[0], corner[2] - corner[0])[axis] * sign > 0
             quads.append(quad(corner if outward else corner[::-1], texture if outward else texture[::-1]))
     return merge(quads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class ObjectModel:
     top_speed: float = 30.0  # m/s
 
 
-def model_from_parts(name: str, class_name: str, parts: list[Part], **fields: object) -> ObjectModel:
+def model_from_parts(name: str, class_name: str, parts: list[Part], **fields: Any) -> ObjectModel:
     """An ObjectModel whose box is the tight box of its counted parts; the parts are shifted so that the box is centred at x = y = 0."""
     counted = np.concatenate([p.mesh.vertices.reshape(-1, 3) for p in parts if p.counts])
     low, high = counted.min(0), counted.max(0)
@@ -94,15 +95,3 @@ class Catalogue:
 def details(parts: list[Mesh]) -> Part:
     """Palette-coloured meshes as one part."""
     return Part(merge(parts), "palette")
-
-
-def scaled(model: ObjectModel, factor: float) -> ObjectModel:
-    """The same shape, larger or smaller in every direction."""
-    parts = tuple(
-        Part(Mesh(p.mesh.vertices * factor, p.mesh.normals, p.mesh.texcoords), p.material, p.tint, p.counts,
-             None if p.limb is None else Limb(tuple(factor * c for c in p.limb.pivot), p.limb.swing))
-        for p in model.parts
-    )  # fmt: skip
-    size = tuple(factor * s for s in model.size)
-    return ObjectModel(model.name, model.class_name, parts, size, model.weight, model.kind, model.colours,
-                       model.wheelbase * factor, model.rear_axle * factor, model.top_speed)  # fmt: skip

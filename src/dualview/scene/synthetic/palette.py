@@ -17,6 +17,15 @@ _COLOUR_ROWS = 24  # rows of cells for plain colours, from the top of the pictur
 _TILE = 160  # px, a drawn detail
 
 
+Colour = tuple[float, float, float]  # red, green, blue, 0..1
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """A colour made darker or lighter."""
+    red, green, blue = (min(factor * c, 1.0) for c in colour)
+    return red, green, blue
+
+
 class Palette:
     """Hands out texture coordinates for colours; `image` draws the texture once all colours are known."""
 
@@ -26,7 +35,8 @@ class Palette:
 
     def colour(self, rgb: tuple[float, float, float]) -> tuple[float, float]:
         """Texture coordinate of a colour (0..1 each)."""
-        key = tuple(int(round(float(np.clip(c, 0, 1)) * 51)) * 5 for c in rgb)
+        red, green, blue = (round(float(np.clip(c, 0, 1)) * 51) * 5 for c in rgb)
+        key = (red, green, blue)
         columns = SIZE // _CELL
         index = self._cells.setdefault(key, len(self._cells))
         if index >= columns * _COLOUR_ROWS:
@@ -44,11 +54,11 @@ class Palette:
         index = list(self._tiles).index(name)
         column, row = index % (SIZE // _TILE), index // (SIZE // _TILE)
         low = np.array([column * _TILE, _COLOUR_ROWS * _CELL + row * _TILE]) + 2
-        local = np.clip(np.stack([mesh.texcoords[..., 0], 1 - mesh.texcoords[..., 1]], -1), 0, 1)
+        local = np.clip(mesh.texcoords, 0, 1)
         return Mesh(mesh.vertices, mesh.normals, (low + local * (_TILE - 4)) / SIZE)
 
     def image(self) -> np.ndarray:
-        """The texture, uint8 [SIZE, SIZE, 3]; texture coordinate v counts from its first row."""
+        """The texture, uint8 [SIZE, SIZE, 3]."""
         canvas = np.full((SIZE, SIZE, 3), 128, np.uint8)
         columns = SIZE // _CELL
         for rgb, index in self._cells.items():

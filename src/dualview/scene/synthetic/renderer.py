@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
 from dualview.scene.synthetic.domains import Domain
 from dualview.scene.synthetic.headless import open_context
-from dualview.scene.synthetic.scene_model import FAR, GROUP_HIDDEN, GROUP_PAINTED, GROUP_SOLID, NEAR, SHADOW_AHEAD, SHADOW_REACH, SceneModel
+from dualview.scene.synthetic.scene_model import (
+    FAR,
+    GROUP_HIDDEN,
+    GROUP_PAINTED,
+    GROUP_SOLID,
+    NEAR,
+    SHADOW_AHEAD,
+    SHADOW_REACH,
+    SceneModel,
+)
 
 _SMALLEST = 1.2  # px, geoms whose radius looks smaller are not drawn
 
 
 @dataclass(frozen=True)
 class View:
-    """A camera at an instant. intrinsics [3, 3]: px from the upper left corner, square pixels; world_from_camera [4, 4]: optical frame, m."""
+    """A camera at an instant: intrinsics [3, 3] (px from the upper left corner, square pixels), world_from_camera [4, 4] (m)."""
 
     intrinsics: np.ndarray
     width: int
@@ -26,8 +36,8 @@ class View:
 
 @dataclass(frozen=True)
 class Shot:
-    """What a camera sees: picture uint8 [H, W, 3] RGB, actor of each pixel int [H, W] (-1 = scenery or sky), depth [H, W] (m along the optical
-    axis); picture and depth only if asked for."""
+    """What a camera sees: picture uint8 [H, W, 3] RGB, actor of each pixel int [H, W] (-1 = scenery or sky), depth [H, W] (m along the
+    optical axis); picture and depth only if asked for."""
 
     image: np.ndarray | None
     actors: np.ndarray
@@ -40,7 +50,7 @@ class Renderer:
     def __init__(self, scene: SceneModel, max_size: tuple[int, int], shadows: bool) -> None:
         mj = self._mj = scene.mujoco
         self._scene = scene
-        self._gl = open_context(mj, max_size[1], max_size[0])
+        self._gl: Any = open_context(mj, max_size[1], max_size[0])
         self._context = mj.MjrContext(scene.model, mj.mjtFontScale.mjFONTSCALE_100)
         mj.mjr_setBuffer(mj.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._context.readDepthMap = mj.mjtDepthMap.mjDEPTH_ZEROFAR
@@ -65,6 +75,7 @@ class Renderer:
     def close(self) -> None:
         """Give the OpenGL context back."""
         if self._gl is not None:
+            self._gl.make_current()
             self._context.free()
             self._gl.free()
             self._gl = None
@@ -75,6 +86,7 @@ class Renderer:
         The segmentation comes first, of all that the frustum may hold; the picture is then drawn of only those geoms that it shows, and of
         those near by that may throw a shadow into it.
         """
+        self._gl.make_current()  # another renderer may have been at work in this thread
         place, forward = view.world_from_camera[:3, 3], view.world_from_camera[:3, 2]
         self._select(view, self._visible(view))
         geoms, z = self._segment(view, depth)
@@ -83,11 +95,17 @@ class Renderer:
         if colour:
             seen = np.zeros(self._scene.model.ngeom, bool)
             seen[geoms[geoms >= 0]] = True
-            seen |= (self._scene.base_group == GROUP_PAINTED) & self._visible(view)  # lamps and paint are small and many
+            seen |= (self._scene.base_group == GROUP_PAINTED) & self._visible(
+                view
+            )  # lamps and paint are small and many
             if self._shadows:
                 away = self._scene.data.geom_xpos[:, :2] - (place[:2] + SHADOW_AHEAD * forward[:2])
                 radius = self._scene.model.geom_rbound
-                seen |= (np.hypot(away[:, 0], away[:, 1]) - radius < SHADOW_REACH) & (radius > 0.25) & (self._scene.base_group == GROUP_SOLID)
+                seen |= (
+                    (np.hypot(away[:, 0], away[:, 1]) - radius < SHADOW_REACH)
+                    & (radius > 0.25)
+                    & (self._scene.base_group == GROUP_SOLID)
+                )
             self._select(view, seen)
             image = self._colour(view)
         return Shot(image, actors, z)
@@ -97,18 +115,26 @@ class Renderer:
         mj, scene, model = self._mj, self._scene, self._scene.model
         rotation, place = view.world_from_camera[:3, :3], view.world_from_camera[:3, 3]
         model.geom_group[:] = np.where(shown, scene.base_group, GROUP_HIDDEN)
-        mj.mjv_updateScene(model, scene.data, self._option, None, self._camera, mj.mjtCatBit.mjCAT_ALL, self._visual)
+        mj.mjv_updateScene(
+            model, scene.data, self._option, None, self._camera, mj.mjtCatBit.mjCAT_ALL, self._visual
+        )
         k = view.intrinsics
         left, right = -NEAR * k[0, 2] / k[0, 0], NEAR * (view.width - k[0, 2]) / k[0, 0]
         for index in range(2):
             camera = self._visual.camera[index]
             camera.pos, camera.forward, camera.up = place, rotation[:, 2], -rotation[:, 1]
             camera.frustum_near, camera.frustum_far = NEAR, FAR
-            camera.frustum_top, camera.frustum_bottom = NEAR * k[1, 2] / k[1, 1], -NEAR * (view.height - k[1, 2]) / k[1, 1]
+            camera.frustum_top, camera.frustum_bottom = (
+                NEAR * k[1, 2] / k[1, 1],
+                -NEAR * (view.height - k[1, 2]) / k[1, 1],
+            )
             camera.frustum_center = (left + right) / 2
         for light in self._visual.lights[: self._visual.nlight]:
             if light.castshadow:  # the shadow map is spread around the light's axis
-                light.pos = np.array([*(place[:2] + SHADOW_AHEAD * rotation[:2, 2]), 0.0]) + scene.world.weather.sun * 60.0
+                light.pos = (
+                    np.array([*(place[:2] + SHADOW_AHEAD * rotation[:2, 2]), 0.0])
+                    + scene.world.weather.sun * 60.0
+                )
 
     def _visible(self, view: View) -> np.ndarray:
         model, data = self._scene.model, self._scene.data
@@ -119,7 +145,9 @@ class Renderer:
         seen = (local[:, 2] > -radius) & (local[:, 2] < FAR + radius)
         for axis, size in ((0, view.width), (1, view.height)):
             for edge in (-k[axis, 2] / k[axis, axis], (size - k[axis, 2]) / k[axis, axis]):
-                normal = np.array([1.0, -edge]) if edge < 0 else np.array([-1.0, edge])  # points into the frustum
+                normal = (
+                    np.array([1.0, -edge]) if edge < 0 else np.array([-1.0, edge])
+                )  # points into the frustum
                 seen &= (local[:, axis] * normal[0] + local[:, 2] * normal[1]) / np.hypot(*normal) > -radius
         large = radius * k[0, 0] > _SMALLEST * np.maximum(local[:, 2], 1.0)
         return (seen & large) | (radius == 0)
@@ -176,14 +204,21 @@ class Film:
         rng = np.random.default_rng([seed, 21])
         height, width = size
         levels = np.arange(256) / 255.0
-        curve = np.clip(levels * 1.06, 0, 1) ** (0.80 * domain.gamma)
+        curve = np.clip(levels * 1.06, 0, 1) ** (0.76 * domain.gamma)
         curve = curve - 0.22 * np.sin(2 * np.pi * curve) / (2 * np.pi)  # a little more contrast
         self._tables = [np.clip(255 * curve * gain, 0, 255).astype(np.uint8) for gain in domain.gain]
         y, x = np.mgrid[0:height, 0:width]
         radius = np.hypot((x - width / 2) / width, (y - height / 2) / height) / np.hypot(0.5, 0.5)
-        self._vignette = np.repeat((255 * (1 - domain.vignette * radius**2.5)).astype(np.uint8)[..., None], 3, 2)
-        grain = cv2.GaussianBlur(rng.normal(0, 1, (height + 64, width + 64, 3)).astype(np.float32), (0, 0), 0.6)
-        self._grain = (128 + grain / grain.std() * domain.sensor_noise).clip(0, 255).astype(np.uint8)
+        self._vignette = np.repeat(
+            (255 * (1 - domain.vignette * radius**2.5)).astype(np.uint8)[..., None], 3, 2
+        )
+        grain = cv2.GaussianBlur(
+            rng.normal(0, 1, (height + 64, width + 64, 3)).astype(np.float32), (0, 0), 0.6
+        )
+        grain = grain / grain.std() * domain.sensor_noise
+        self._brighter, self._darker = (
+            np.clip(np.round(sign * grain), 0, 255).astype(np.uint8) for sign in (1, -1)
+        )
 
     def develop(self, image: np.ndarray, frame: int) -> np.ndarray:
         """The picture as recorded, uint8 [H, W, 3]; `frame` chooses the grain."""
@@ -194,5 +229,5 @@ class Film:
         out = cv2.LUT(np.ascontiguousarray(image), lut)
         out = cv2.multiply(out, self._vignette, scale=1 / 255.0)
         dy, dx = (frame * 37) % 64, (frame * 23) % 64
-        grain = self._grain[dy : dy + height, dx : dx + width]
-        return cv2.subtract(cv2.add(out, cv2.subtract(grain, 128)), cv2.subtract(128, grain))
+        place = np.s_[dy : dy + height, dx : dx + width]
+        return cv2.subtract(cv2.add(out, self._brighter[place]), self._darker[place])

@@ -29,12 +29,23 @@ class CameraLayout:
     exposure_ms: float = 0.0  # after the instant of the set
 
     def ego_from_camera(self, raised: float = 0.0, extra_pitch: float = 0.0) -> np.ndarray:
-        """Transform [4, 4] from the optical frame (z forward, x right, y down), `raised` m higher and tilted down by `extra_pitch` degrees."""
+        """Transform [4, 4] from the optical frame (z forward, x right, y down), mounting raised (m) and tilted down (degrees)."""
         yaw, pitch, roll = np.radians([self.yaw, self.pitch + extra_pitch, self.roll])
-        cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
-        turn = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1.0]]) @ np.array([[cp, 0, sp], [0, 1.0, 0], [-sp, 0, cp]])
+        cy, sy, cp, sp, cr, sr = (
+            np.cos(yaw),
+            np.sin(yaw),
+            np.cos(pitch),
+            np.sin(pitch),
+            np.cos(roll),
+            np.sin(roll),
+        )
+        turn = np.array([[cy, -sy, 0], [sy, cy, 0], [0, 0, 1.0]]) @ np.array(
+            [[cp, 0, sp], [0, 1.0, 0], [-sp, 0, cp]]
+        )
         turn = turn @ np.array([[1.0, 0, 0], [0, cr, -sr], [0, sr, cr]])
-        optical = np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]])  # columns: where x right, y down, z forward point to
+        optical = np.array(
+            [[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]]
+        )  # columns: where x right, y down, z forward point to
         transform = np.eye(4)
         transform[:3, :3] = turn @ optical
         transform[:3, 3] = np.asarray(self.position) + [0, 0, raised]
@@ -72,8 +83,10 @@ class RigLayout:
     image_size: tuple[int, int]
 
 
-_HDL32 = tuple(np.round(np.linspace(-30.67, 10.67, 32), 3))
-_PANDAR64 = tuple(np.round(np.r_[np.linspace(-25, -7, 8), np.linspace(-6, 2, 48), np.linspace(3, 15, 8)], 3))
+_HDL32 = tuple(float(e) for e in np.round(np.linspace(-30.67, 10.67, 32), 3))
+_PANDAR64 = tuple(
+    round(float(e), 3) for e in (*np.linspace(-25, -7, 8), *np.linspace(-6, 2, 48), *np.linspace(3, 15, 8))
+)
 
 NUSCENES = RigLayout(
     "nuscenes", "synthetic",

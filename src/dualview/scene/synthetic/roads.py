@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,12 @@ from scipy.interpolate import CubicSpline
 from dualview.scene.synthetic.city import STOP_LINE, City
 from dualview.scene.synthetic.curves import EvenCurve
 
-DIRECTIONS = {"north": (True, 1), "south": (True, -1), "east": (False, 1), "west": (False, -1)}  # (along v, sign)
+DIRECTIONS = {
+    "north": (True, 1),
+    "south": (True, -1),
+    "east": (False, 1),
+    "west": (False, -1),
+}  # (along v, sign)
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,9 @@ class Path:
         self.length = float(along[-1])
         self.stops = stops
         self._spline = CubicSpline(coarse, resampled)
-        self.samples = self._spline(np.arange(0.0, self.length, 1.0))  # [K, 2], one each metre, for quick look-ups
+        self.samples = self._spline(
+            np.arange(0.0, self.length, 1.0)
+        )  # [K, 2], one each metre, for quick look-ups
         slopes = self._spline(coarse, 1)
         step = self.length / count
         self._x, self._y = (EvenCurve(0.0, step, resampled[:, k], slopes[:, k]) for k in range(2))
@@ -78,7 +86,9 @@ class Path:
     def curvature(self, distance: np.ndarray) -> np.ndarray:
         """Curvature (1/m, positive to the left)."""
         first, second = (self._spline(np.clip(distance, 0.0, self.length), n) for n in (1, 2))
-        return (first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]) / np.maximum((first**2).sum(-1), 1e-9) ** 1.5
+        return (first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0]) / np.maximum(
+            (first**2).sum(-1), 1e-9
+        ) ** 1.5
 
 
 def all_legs(city: City) -> list[Leg]:
@@ -106,8 +116,14 @@ def lane_line(city: City, leg: Leg, lateral: float | None = None) -> tuple[np.nd
     ends = []
     for crossing, side in ((leg.start, 1), (leg.end, -1)):
         half = crossing_half(city, crossing, leg.along_v)
-        at = (city.v_streets[crossing[1]] if leg.along_v else city.u_streets[crossing[0]]).position + side * leg.sign * half
-        ends.append([street.position + offset * leg.sign, at] if leg.along_v else [at, street.position - offset * leg.sign])
+        at = (
+            city.v_streets[crossing[1]] if leg.along_v else city.u_streets[crossing[0]]
+        ).position + side * leg.sign * half
+        ends.append(
+            [street.position + offset * leg.sign, at]
+            if leg.along_v
+            else [at, street.position - offset * leg.sign]
+        )
     return np.array(ends[0]), np.array(ends[1])
 
 
@@ -137,7 +153,14 @@ def next_legs(city: City, leg: Leg) -> list[tuple[Leg, str]]:
     return out
 
 
-def random_route(city: City, rng: np.random.Generator, first: Leg, length: float, lateral: float = 0.0, change_lanes: float = 0.3) -> Path:
+def random_route(
+    city: City,
+    rng: np.random.Generator,
+    first: Leg,
+    length: float,
+    lateral: float = 0.0,
+    change_lanes: float = 0.3,
+) -> Path:
     """A path of at least `length` m that begins on `first` and turns at random; `lateral` shifts it to the right (m)."""
     pieces: list[np.ndarray] = []
     marks: list[tuple[int, int, tuple[int, int], bool, int, str]] = []  # indices of pieces: stop line, exit
@@ -168,11 +191,18 @@ def random_route(city: City, rng: np.random.Generator, first: Leg, length: float
         exit_begin, exit_end = lane_line(city, following)
         next_side = np.array([following.sign, 0.0]) if following.along_v else np.array([0.0, -following.sign])
         exit_begin = exit_begin + next_side * lateral
-        out = (exit_end - lane_line(city, following)[0]) / np.linalg.norm(exit_end - lane_line(city, following)[0])
+        out = (exit_end - lane_line(city, following)[0]) / np.linalg.norm(
+            exit_end - lane_line(city, following)[0]
+        )
         a, d = line[-1], exit_begin
         reach = np.linalg.norm(d - a) * (0.40 if turn == "straight" else 0.55)
         t = np.linspace(0, 1, 16)[1:-1, None]
-        bend = (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * (a + forward * reach) + 3 * (1 - t) * t**2 * (d - out * reach) + t**3 * d
+        bend = (
+            (1 - t) ** 3 * a
+            + 3 * (1 - t) ** 2 * t * (a + forward * reach)
+            + 3 * (1 - t) * t**2 * (d - out * reach)
+            + t**3 * d
+        )
         pieces.append(bend)
         marks.append((stop_index, sum(len(p) for p in pieces), leg.end, leg.along_v, leg.sign, turn))
         total += span + float(np.linalg.norm(np.diff(bend, axis=0), axis=1).sum())
@@ -186,19 +216,29 @@ def random_route(city: City, rng: np.random.Generator, first: Leg, length: float
     return Path(points, stops)
 
 
-def sidewalk_route(city: City, rng: np.random.Generator, length: float) -> tuple[Path, tuple[tuple[float, float, tuple[int, int], bool], ...]]:
+def sidewalk_route(
+    city: City, rng: np.random.Generator, length: float
+) -> tuple[Path, tuple[tuple[float, float, tuple[int, int], bool], ...]]:
     """A pedestrian's path along sidewalks and over zebra crossings.
 
-    Returns the path and its crossings: (distance where one waits, distance of the far kerb, crossing (i, j), "the street crossed runs along v").
+    Returns the path and its crossings: (distance where one waits, distance of the far kerb, crossing (i, j), whether the
+    street that is crossed runs along v).
     """
     count_u, count_v = len(city.u_streets), len(city.v_streets)
     i, j = int(rng.integers(count_u)), int(rng.integers(count_v))
-    corner = np.array([1 if rng.random() < 0.5 else -1, 1 if rng.random() < 0.5 else -1])  # which corner of the crossing
+    corner = np.array(
+        [1 if rng.random() < 0.5 else -1, 1 if rng.random() < 0.5 else -1]
+    )  # which corner of the crossing
     band = rng.uniform(0.9, 2.2)
 
     def at(i: int, j: int, corner: np.ndarray) -> np.ndarray:
         a, b = city.u_streets[i], city.v_streets[j]
-        return np.array([a.position + corner[0] * (a.half_width + band + 1.0), b.position + corner[1] * (b.half_width + band + 1.0)])
+        return np.array(
+            [
+                a.position + corner[0] * (a.half_width + band + 1.0),
+                b.position + corner[1] * (b.half_width + band + 1.0),
+            ]
+        )
 
     points = [at(i, j, corner)]
     waits: list[tuple[int, int, tuple[int, int], bool]] = []
@@ -234,11 +274,13 @@ def sidewalk_route(city: City, rng: np.random.Generator, length: float) -> tuple
         total += float(np.linalg.norm(points[-1] - points[-2])) + (14.0 if cross_next else 0.0)
         cross_next = bool(rng.random() < 0.45)
     dense, index_of = [np.array(points[0])[None]], [0]
-    for a, b in zip(points[:-1], points[1:], strict=True):
+    for a, b in itertools.pairwise(points):
         steps = max(int(np.linalg.norm(np.asarray(b) - a) / 1.5), 1)
         dense.append(np.asarray(a) + (np.asarray(b) - a) * np.linspace(0, 1, steps + 1)[1:, None])
         index_of.append(index_of[-1] + steps)
     world = city.warp(np.concatenate(dense))
     along = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(world, axis=0), axis=1))]
     path = Path(world)
-    return path, tuple((float(along[index_of[a]]), float(along[index_of[b]]), crossing, v) for a, b, crossing, v in waits)
+    return path, tuple(
+        (float(along[index_of[a]]), float(along[index_of[b]]), crossing, v) for a, b, crossing, v in waits
+    )

@@ -19,7 +19,10 @@ from dualview.scene.synthetic.world import World
 
 FAR = 420.0  # m, nothing is drawn beyond
 NEAR = 0.25  # m
-SHADOW_AHEAD, SHADOW_REACH = 24.0, 36.0  # m: shadows are drawn around a point so far ahead of the camera, so far each way
+SHADOW_AHEAD, SHADOW_REACH = (
+    24.0,
+    36.0,
+)  # m: shadows are drawn around a point so far ahead of the camera, so far each way
 GROUP_SOLID, GROUP_PAINTED, GROUP_HIDDEN = 0, 3, 5
 LAMP_COLOURS = ((1.0, 0.12, 0.08), (1.0, 0.72, 0.10), (0.15, 0.95, 0.35))
 LAMP_OFF = (0.06, 0.06, 0.06)
@@ -37,7 +40,9 @@ class SceneModel:
     actor_of_geom: np.ndarray  # int [G], -1 = scenery
     base_group: np.ndarray  # int [G]
     mocap_of_actor: np.ndarray  # int [A]
-    limbs: list[tuple[int, int, Limb, np.ndarray, np.ndarray]]  # actor, geom, limb, geom position and quaternion at rest
+    limbs: list[
+        tuple[int, int, Limb, np.ndarray, np.ndarray]
+    ]  # actor, geom, limb, geom position and quaternion at rest
     lamps: list[tuple[int, SignalHead, int]]  # geom, head, which lamp
     reflectivity: np.ndarray  # [G]
     posed: dict[int, Pose] = field(default_factory=dict)  # where everyone was last put, by actor
@@ -71,9 +76,13 @@ class SceneModel:
         angle = limb.swing * pose.stride * np.sin(pose.phase)
         c, s = np.cos(angle), np.sin(angle)
         offset = position - limb.pivot
-        self.model.geom_pos[geom] = limb.pivot + np.array([c * offset[0] + s * offset[2], offset[1], -s * offset[0] + c * offset[2]])
+        self.model.geom_pos[geom] = limb.pivot + np.array(
+            [c * offset[0] + s * offset[2], offset[1], -s * offset[0] + c * offset[2]]
+        )
         turned = np.empty(4)
-        self.mujoco.mju_mulQuat(turned, np.array([np.cos(angle / 2), 0.0, np.sin(angle / 2), 0.0]), quaternion)
+        self.mujoco.mju_mulQuat(
+            turned, np.array([np.cos(angle / 2), 0.0, np.sin(angle / 2), 0.0]), quaternion
+        )
         self.model.geom_quat[geom] = turned
 
     def place_everyone(self, time: float) -> None:
@@ -97,12 +106,18 @@ class _Builder:
         self._meshes: set[str] = set()
 
     def texture(self, name: str, picture: np.ndarray, kind: Any) -> None:
-        texture = self.spec.add_texture(name=name, type=kind, width=picture.shape[1], height=picture.shape[0], nchannel=3)
+        texture = self.spec.add_texture(
+            name=name, type=kind, width=picture.shape[1], height=picture.shape[0], nchannel=3
+        )
         texture.data = np.ascontiguousarray(picture).tobytes()
 
     def material(self, name: str, surface: Surface) -> None:
         material = self.spec.add_material(
-            name=name, rgba=[*surface.colour, 1.0], specular=surface.specular, shininess=surface.shininess, reflectance=0.0
+            name=name,
+            rgba=[*surface.colour, 1.0],
+            specular=surface.specular,
+            shininess=surface.shininess,
+            reflectance=0.0,
         )
         if surface.picture is not None:
             self.texture(name, surface.picture, self.mj.mjtTexture.mjTEXTURE_2D)
@@ -115,7 +130,9 @@ class _Builder:
         if name not in self._meshes:
             self._meshes.add(name)
             asset = self.spec.add_mesh(name=name, inertia=self.mj.mjtMeshInertia.mjMESH_INERTIA_SHELL)
-            vertices, index = np.unique(np.round(mesh.vertices.reshape(-1, 3), 5), axis=0, return_inverse=True)
+            vertices, index = np.unique(
+                np.round(mesh.vertices.reshape(-1, 3), 5), axis=0, return_inverse=True
+            )
             corners = np.arange(3 * len(mesh), dtype=np.int32)
             asset.uservert = vertices.ravel()
             asset.userface = index.reshape(-1).astype(np.int32)
@@ -131,11 +148,35 @@ class _Builder:
         self.geoms.append((geom, actor, material))
         return len(self.geoms) - 1
 
-    def mesh_geom(self, body: Any, actor: int, material: str, name: str, mesh: Mesh, group: int = GROUP_SOLID, **fields: Any) -> int:
-        return self.geom(body, actor, material, group, type=self.mj.mjtGeom.mjGEOM_MESH, meshname=self.mesh(name, mesh), **fields)
+    def mesh_geom(
+        self,
+        body: Any,
+        actor: int,
+        material: str,
+        name: str,
+        mesh: Mesh,
+        group: int = GROUP_SOLID,
+        **fields: Any,
+    ) -> int:
+        return self.geom(
+            body,
+            actor,
+            material,
+            group,
+            type=self.mj.mjtGeom.mjGEOM_MESH,
+            meshname=self.mesh(name, mesh),
+            **fields,
+        )
 
 
-def build_scene_model(mujoco: ModuleType, world: World, scenery: Scenery, image_size: tuple[int, int], shadows: int, samples: int) -> SceneModel:
+def build_scene_model(
+    mujoco: ModuleType,
+    world: World,
+    scenery: Scenery,
+    image_size: tuple[int, int],
+    shadows: int,
+    samples: int,
+) -> SceneModel:
     """Compile a world. `image_size`: the largest picture (height, width); `shadows`: size of the shadow map, 0 = none; `samples`: for
     smooth edges."""
     builder = _Builder(mujoco)
@@ -164,8 +205,9 @@ def build_scene_model(mujoco: ModuleType, world: World, scenery: Scenery, image_
         diffuse=list((0.10 + 0.16 * weather.cloud_cover) * sky), specular=[0, 0, 0], ambient=[0, 0, 0],
     )  # fmt: skip
     rng = np.random.default_rng([world.seed, 13])
-    builder.texture("sky", skybox(rng, domain.zenith, weather.horizon, weather.sun, tuple(light * weather.sun_strength), weather.cloud_cover),
-                    mujoco.mjtTexture.mjTEXTURE_SKYBOX)  # fmt: skip
+    glow = tuple(light * weather.sun_strength)
+    cube = skybox(rng, domain.zenith, weather.horizon, weather.sun, glow, weather.cloud_cover)
+    builder.texture("sky", cube, mujoco.mjtTexture.mjTEXTURE_SKYBOX)
     for name, surface in scenery.surfaces.items():
         builder.material(name, surface)
     builder.geom(world_body, -1, "asphalt", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[600, 600, 1])
@@ -177,23 +219,49 @@ def build_scene_model(mujoco: ModuleType, world: World, scenery: Scenery, image_
     lamps = []
     for head in scenery.heads:
         for lamp, place in enumerate(head.lamps):
-            geom = builder.geom(world_body, -1, "lamp", GROUP_PAINTED, type=mujoco.mjtGeom.mjGEOM_SPHERE, size=[0.10, 0, 0], pos=list(place))
+            geom = builder.geom(
+                world_body,
+                -1,
+                "lamp",
+                GROUP_PAINTED,
+                type=mujoco.mjtGeom.mjGEOM_SPHERE,
+                size=[0.10, 0, 0],
+                pos=list(place),
+            )
             lamps.append((geom, head, lamp))
     spec.add_material(name="lamp", emission=0.9, specular=0.0, reflectance=0.0)
     limbs = _add_actors(builder, world)
     model = spec.compile()
     data = mujoco.MjData(model)
-    ids = np.array([mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, f"g{n}") for n in range(len(builder.geoms))])
+    ids = np.array(
+        [mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_GEOM, f"g{n}") for n in range(len(builder.geoms))]
+    )
     actor_of_geom = np.full(model.ngeom, -1)
     reflectivity = np.zeros(model.ngeom)
     for n, (_, actor, material) in enumerate(builder.geoms):
         actor_of_geom[ids[n]] = actor
-        reflectivity[ids[n]] = scenery.surfaces[material].reflectivity if material in scenery.surfaces else 0.3
+        reflectivity[ids[n]] = (
+            scenery.surfaces[material].reflectivity if material in scenery.surfaces else 0.3
+        )
     bodies = [mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, f"a{n}") for n in range(len(world.actors))]
     mocap = np.array([model.body_mocapid[b] for b in bodies])
-    limb_table = [(a, int(ids[g]), limb, model.geom_pos[ids[g]].copy(), model.geom_quat[ids[g]].copy()) for a, g, limb in limbs]
+    limb_table = [
+        (a, int(ids[g]), limb, model.geom_pos[ids[g]].copy(), model.geom_quat[ids[g]].copy())
+        for a, g, limb in limbs
+    ]
     lamp_table = [(int(ids[g]), head, lamp) for g, head, lamp in lamps]
-    scene = SceneModel(mujoco, model, data, world, actor_of_geom, model.geom_group.copy(), mocap, limb_table, lamp_table, reflectivity)
+    scene = SceneModel(
+        mujoco,
+        model,
+        data,
+        world,
+        actor_of_geom,
+        model.geom_group.copy(),
+        mocap,
+        limb_table,
+        lamp_table,
+        reflectivity,
+    )
     scene.place_everyone(0.0)
     scene.pose_all(0.0, np.zeros(2))
     mujoco.mj_camlight(model, data)
@@ -206,7 +274,15 @@ def _add_standing(builder: _Builder, scenery: Scenery) -> None:
         scale = round(piece.scale * 5) / 5
         for part, (material, mesh) in enumerate(scenery.pieces[piece.mesh]):
             name = f"{piece.mesh}_{part}_{scale:g}"
-            scaled = mesh if scale == 1 else Mesh(mesh.vertices * scale, mesh.normals, mesh.texcoords * scale if "leaves" in material else mesh.texcoords)
+            scaled = (
+                mesh
+                if scale == 1
+                else Mesh(
+                    mesh.vertices * scale,
+                    mesh.normals,
+                    mesh.texcoords * scale if "leaves" in material else mesh.texcoords,
+                )
+            )
             builder.mesh_geom(
                 builder.spec.worldbody, -1, material, name, scaled, pos=[piece.x, piece.y, 0.13],
                 quat=[np.cos(piece.yaw / 2), 0, 0, np.sin(piece.yaw / 2)],
@@ -219,7 +295,9 @@ def _add_actors(builder: _Builder, world: World) -> list[tuple[int, int, Limb]]:
         body = builder.spec.worldbody.add_body(name=f"a{index}", mocap=True)
         for number, part in enumerate(actor.model.parts):
             fields: dict[str, Any] = {"rgba": [*actor.colour, 1.0]} if part.tint else {}
-            geom = builder.mesh_geom(body, index, part.material, f"{actor.model.name}_{number}", part.mesh, **fields)
+            geom = builder.mesh_geom(
+                body, index, part.material, f"{actor.model.name}_{number}", part.mesh, **fields
+            )
             if part.limb is not None:
                 limbs.append((index, geom, part.limb))
     return limbs

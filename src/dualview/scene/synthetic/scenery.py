@@ -10,8 +10,17 @@ from dualview.scene.synthetic import facades, textures
 from dualview.scene.synthetic.buildings import FACADES, ROOFS, block_buildings
 from dualview.scene.synthetic.ground import block_ground, road_markings
 from dualview.scene.synthetic.meshes import Mesh
+from dualview.scene.synthetic.palette import shade
 from dualview.scene.synthetic.roads import all_legs
-from dualview.scene.synthetic.street_furniture import SignalHead, Standing, build_furniture, build_trees, line_street, plant_block, signals
+from dualview.scene.synthetic.street_furniture import (
+    SignalHead,
+    Standing,
+    build_furniture,
+    build_trees,
+    line_street,
+    plant_block,
+    signals,
+)
 from dualview.scene.synthetic.world import World
 
 
@@ -32,7 +41,9 @@ class Scenery:
 
     surfaces: dict[str, Surface]
     fixed: list[tuple[str, Mesh]] = field(default_factory=list)  # (material, mesh in the world)
-    painted: list[tuple[str, Mesh]] = field(default_factory=list)  # lies on the ground; invisible to the LiDAR's geometry
+    painted: list[tuple[str, Mesh]] = field(
+        default_factory=list
+    )  # lies on the ground; invisible to the LiDAR's geometry
     pieces: dict[str, list[tuple[str, Mesh]]] = field(default_factory=dict)  # name -> (material, mesh) parts
     standing: list[Standing] = field(default_factory=list)
     heads: list[SignalHead] = field(default_factory=list)
@@ -43,7 +54,7 @@ def draw_surfaces(world: World) -> dict[str, Surface]:
     rng, domain = np.random.default_rng([world.seed, 11]), world.domain
     sky = domain.zenith
     vary = rng.uniform(0.88, 1.10)
-    asphalt = tuple(c * vary for c in domain.asphalt)
+    asphalt = shade(domain.asphalt, vary)
     worn = 0.86 + 0.14 * np.clip(textures.noise(rng, 256, (8, 16, 32, 64)) + 0.5, 0, 1)
 
     def paint(colour: tuple[float, float, float]) -> np.ndarray:
@@ -51,30 +62,44 @@ def draw_surfaces(world: World) -> dict[str, Surface]:
 
     surfaces = {
         "asphalt": Surface(textures.asphalt(rng, asphalt), reflectivity=0.12),
-        "asphalt_b": Surface(textures.asphalt(rng, tuple(c * 1.12 for c in asphalt), 512), reflectivity=0.12),
-        "paving": Surface(textures.paving(rng, domain.sidewalk, int(rng.choice([4, 6, 8])), staggered=bool(rng.random() < 0.5)), reflectivity=0.25),
-        "paving_b": Surface(textures.paving(rng, tuple(0.92 * c for c in domain.sidewalk), 10, staggered=True), reflectivity=0.25),
-        "kerb": Surface(colour=tuple(min(1.0, 1.12 * c) for c in domain.sidewalk), reflectivity=0.3),
+        "asphalt_b": Surface(textures.asphalt(rng, shade(asphalt, 1.12), 512), reflectivity=0.12),
+        "paving": Surface(
+            textures.paving(
+                rng, domain.sidewalk, int(rng.choice([4, 6, 8])), staggered=bool(rng.random() < 0.5)
+            ),
+            reflectivity=0.25,
+        ),
+        "paving_b": Surface(
+            textures.paving(rng, shade(domain.sidewalk, 0.92), 10, staggered=True),
+            reflectivity=0.25,
+        ),
+        "kerb": Surface(colour=shade(domain.sidewalk, 1.12), reflectivity=0.3),
         "grass": Surface(textures.grass(rng, domain.grass), reflectivity=0.4),
         "soil": Surface(textures.soil(rng, (0.46, 0.38, 0.28)), reflectivity=0.3),
         "marking": Surface(paint(domain.marking), reflectivity=0.75),
         "centre_marking": Surface(paint(domain.centre_marking), reflectivity=0.7),
-        "patch": Surface(textures.asphalt(rng, tuple(0.72 * c for c in asphalt), 256), reflectivity=0.1),
+        "patch": Surface(textures.asphalt(rng, shade(asphalt, 0.72), 256), reflectivity=0.1),
         "bark": Surface(textures.bark(rng), reflectivity=0.3),
-        "hedge": Surface(textures.foliage(rng, tuple(0.8 * c for c in domain.foliage[0])), reflectivity=0.45),
+        "hedge": Surface(textures.foliage(rng, shade(domain.foliage[0], 0.8)), reflectivity=0.45),
         "glass": Surface(textures.window_glass(rng, sky), specular=0.9, shininess=0.85, reflectivity=0.08),
     }
     for index, leaf in enumerate(domain.foliage):
         surfaces[f"leaves_{index}"] = Surface(textures.foliage(rng, leaf), reflectivity=0.45)
     for doors in ("sedan", "hatch", "coupe", "van"):
-        surfaces[f"paint:{doors}"] = Surface(textures.car_side(rng, doors), specular=0.55, shininess=0.6, reflectivity=0.5)
+        surfaces[f"paint:{doors}"] = Surface(
+            textures.car_side(rng, doors), specular=0.55, shininess=0.6, reflectivity=0.5
+        )
     glass = tuple(0.35 + 0.35 * np.array(sky))
     for index in range(FACADES):
         style = facades.random_style(rng, domain.walls, glass)
         surfaces[f"facade_{index}"] = Surface(facades.facade(rng, style), reflectivity=0.35)
-        surfaces[f"ground_{index}"] = Surface(facades.ground_floor(rng, style, shop=bool(rng.random() < 0.6)), reflectivity=0.35)
+        surfaces[f"ground_{index}"] = Surface(
+            facades.ground_floor(rng, style, shop=bool(rng.random() < 0.6)), reflectivity=0.35
+        )
     for index in range(ROOFS):
-        surfaces[f"roof_{index}"] = Surface(facades.roof_tiles(rng, domain.roofs[index % len(domain.roofs)]), reflectivity=0.3)
+        surfaces[f"roof_{index}"] = Surface(
+            facades.roof_tiles(rng, domain.roofs[index % len(domain.roofs)]), reflectivity=0.3
+        )
     return surfaces
 
 
@@ -110,5 +135,3 @@ def clear_of(standing: list[Standing], world: World) -> list[Standing]:
         return standing
     x, y, radius = np.array(at).T
     return [s for s in standing if (np.hypot(x - s.x, y - s.y) > radius).all()]
-
-

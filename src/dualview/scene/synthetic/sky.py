@@ -36,28 +36,34 @@ def skybox(
         height = float(rng.gamma(2.0, 0.012)) + 0.006
         index = np.arange(start, start + width) % 2048
         skyline[index] = np.maximum(skyline[index], height)
-    hills = 0.012 + 0.012 * sum(np.sin(k * bearings + rng.uniform(0, 6.3)) / k for k in (2, 3, 5, 9))
+    hills: np.ndarray = 0.012 + 0.012 * np.sum(
+        [np.sin(k * bearings + rng.uniform(0, 6.3)) / k for k in (2, 3, 5, 9)], axis=0
+    )
     faces = []
     for face in range(6):
         d = _directions(face, size)
         elevation = np.clip(d[..., 2], -1, 1)
         up = np.clip(elevation, 0, 1)[..., None]
-        image = np.asarray(horizon) + (np.asarray(zenith) - np.asarray(horizon)) * (1 - np.exp(-4.2 * up)) / (1 - np.exp(-4.2))
+        image = np.asarray(horizon) + (np.asarray(zenith) - np.asarray(horizon)) * (1 - np.exp(-4.2 * up)) / (
+            1 - np.exp(-4.2)
+        )
         toward_sun = np.clip((d * sun).sum(-1), 0, 1)[..., None]
         glow = 0.30 * toward_sun**8 + 0.45 * toward_sun**64 + 0.9 * toward_sun**1500
         image = image + glow * np.asarray(sun_colour)
         plane = d[..., :2] / np.maximum(d[..., 2:], 0.04)
         u = ((plane * 90 + 300) % 1024).astype(np.float32)
         cover = cv2.remap(clouds, u[..., 0], u[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-        cover = cover + 0.35 * cv2.remap(wisps, u[..., 1], u[..., 0], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        cover = cover + 0.35 * cv2.remap(
+            wisps, u[..., 1], u[..., 0], cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+        )
         density = np.clip((cover + 2.2 * cloud_cover - 1.05) * 1.6, 0, 1)[..., None]
         density = density * np.clip((up - 0.03) * 9, 0, 1)
         bright = np.clip(0.74 + 0.22 * (1 - density) + 0.12 * toward_sun, 0, 1) * np.array([1.0, 1.0, 1.02])
         grey = bright * (1 - 0.35 * cloud_cover) * np.mean(horizon) / 0.82
         image = image * (1 - 0.92 * density) + grey * 0.92 * density
         bearing = ((np.arctan2(d[..., 1], d[..., 0]) / (2 * np.pi)) % 1 * 2048).astype(int) % 2048
-        for height, mix in ((hills, 0.16), (skyline, 0.26)):
-            behind = elevation < height[bearing]
+        for outline, mix in ((hills, 0.16), (skyline, 0.26)):
+            behind = elevation < outline[bearing]
             image[behind] = image[behind] * (1 - mix) + mix * np.array([0.30, 0.34, 0.40])
         image[elevation < 0] = np.asarray(horizon)
         faces.append((np.clip(image, 0, 1) * 255).astype(np.uint8))

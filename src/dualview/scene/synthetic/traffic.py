@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.spatial import cKDTree
-from dualview.scene.synthetic.actors import Actor, MovingActor, StaticActor
+
+from dualview.scene.synthetic.actors import MovingActor, StaticActor
 from dualview.scene.synthetic.city import City, signal_state, walk_allowed
 from dualview.scene.synthetic.curves import EvenCurve
-from dualview.scene.synthetic.domains import Domain
-from dualview.scene.synthetic.object_model import Catalogue, ObjectModel
-from dualview.scene.synthetic.roads import Leg, Path, all_legs, random_route, sidewalk_route
+from dualview.scene.synthetic.object_model import ObjectModel
+from dualview.scene.synthetic.roads import Path
 
 STEP = 0.1  # s, of the simulation
 WARM_UP = 14.0  # s simulated before the drive begins
@@ -24,7 +24,7 @@ LOOK_AHEAD = 42  # m
 
 
 @dataclass
-class _Mover:
+class Mover:
     """State of one simulated vehicle or person."""
 
     name: str
@@ -39,7 +39,9 @@ class _Mover:
     trailer: ObjectModel | None = None
     person: bool = False
     history: list[tuple[float, float]] = field(default_factory=list)
-    walled: np.ndarray = field(default_factory=lambda: np.zeros(0, int))  # metres of the path at which something still is in the way
+    walled: np.ndarray = field(
+        default_factory=lambda: np.zeros(0, int)
+    )  # metres of the path at which something still is in the way
 
     def front(self) -> float:
         """Distance along the path of the front bumper."""
@@ -51,9 +53,18 @@ class _Mover:
             return np.array([[*self.path.position(self.distance), 0.35]])
         half, radius = self.model.size[0] / 2, self.model.size[1] / 2
         count = max(int(np.ceil(self.model.size[0] / self.model.size[1])), 2)
-        along = self.distance - self.model.rear_axle + np.linspace(-half + radius * 0.8, half - radius * 0.8, count)
+        along = (
+            self.distance
+            - self.model.rear_axle
+            + np.linspace(-half + radius * 0.8, half - radius * 0.8, count)
+        )
         if self.trailer is not None:
-            tail = self.distance + self.trailer.size[0] / 2 - self.trailer.wheelbase - np.arange(0.0, self.trailer.size[0], 2.4)
+            tail = (
+                self.distance
+                + self.trailer.size[0] / 2
+                - self.trailer.wheelbase
+                - np.arange(0.0, self.trailer.size[0], 2.4)
+            )
             along = np.r_[along, tail]
         return np.concatenate([self.path.position(along), np.full((len(along), 1), radius)], 1)
 
@@ -78,16 +89,22 @@ def _acceleration(speed: float, wanted: float, gap: float, closing: float) -> fl
 class Simulation:
     """Steps all movers; `run` returns their trajectories as actors."""
 
-    def __init__(self, city: City, movers: list[_Mover], still: list[StaticActor]) -> None:
+    def __init__(self, city: City, movers: list[Mover], still: list[StaticActor]) -> None:
         self.city, self.movers = city, movers
         discs = []
         for actor in still:
             length, width, _ = actor.model.size
             yaw, radius = actor.rest.yaw, min(length, width) / 2
             count = max(int(np.ceil(max(length, width) / max(min(length, width), 0.4))), 1)
-            direction = np.array([np.cos(yaw), np.sin(yaw)]) if length >= width else np.array([-np.sin(yaw), np.cos(yaw)])
+            direction = (
+                np.array([np.cos(yaw), np.sin(yaw)])
+                if length >= width
+                else np.array([-np.sin(yaw), np.cos(yaw)])
+            )
             for r in (np.arange(count) - (count - 1) / 2) / count * max(length, width):
-                discs.append([actor.rest.x + direction[0] * r, actor.rest.y + direction[1] * r, radius - 0.35])
+                discs.append(
+                    [actor.rest.x + direction[0] * r, actor.rest.y + direction[1] * r, radius - 0.35]
+                )
         still_discs = np.array(discs) if discs else np.zeros((0, 3))
         tree = cKDTree(still_discs[:, :2])
         for mover in movers:
@@ -100,7 +117,15 @@ class Simulation:
                 if found and (np.hypot(*(still_discs[found, :2] - mover.path.samples[k]).T) < still_discs[found, 2] + width).any()
             ], int)  # fmt: skip
 
-    def _leader(self, mover: _Mover, index: int, discs: np.ndarray, owner: np.ndarray, velocities: np.ndarray) -> tuple[float, float]:
+        # Who couldn't get past what stands in the way would only block a lane.
+        horizon = WARM_UP + 10.0
+        self.movers = [
+            m for m in movers if m.person or not len(m.walled) or m.walled[0] > m.front() + horizon * m.cruise
+        ]
+
+    def _leader(
+        self, mover: Mover, index: int, discs: np.ndarray, owner: np.ndarray, velocities: np.ndarray
+    ) -> tuple[float, float]:
         """Gap (m) to whatever is in the way ahead, and its speed along the way; infinite if the way is free."""
         front = mover.front()
         reach = int(np.clip(8 + 2.4 * mover.speed, 10, LOOK_AHEAD))
@@ -115,7 +140,9 @@ class Simulation:
         if not near.any():
             return standing, 0.0
         candidates = discs[near]
-        distance = np.hypot(way[:, None, 0] - candidates[None, :, 0], way[:, None, 1] - candidates[None, :, 1])
+        distance = np.hypot(
+            way[:, None, 0] - candidates[None, :, 0], way[:, None, 1] - candidates[None, :, 1]
+        )
         people = owner[near] == -2
         margin = np.where(people, 0.55, 0.15)
         blocked = distance < candidates[None, :, 2] + mover.model.size[1] / 2 + margin
@@ -129,7 +156,7 @@ class Simulation:
         gap = max(first + at - front - 0.3, 0.05)
         return (gap, float(max(speeds.min(), 0.0))) if gap < standing else (standing, 0.0)
 
-    def _light(self, mover: _Mover, time: float) -> float:
+    def _light(self, mover: Mover, time: float) -> float:
         """Distance (m) to a stop line that must not be passed now; infinite if none."""
         front = mover.front()
         for stop in mover.path.stops:
@@ -140,14 +167,18 @@ class Simulation:
                 return np.inf
             state = signal_state(self.city, *stop.crossing, stop.along_v, time)
             braking = mover.speed**2 / (2 * 3.0)
-            if state == "red" and ahead > braking - 2.0 or state == "yellow" and ahead > braking + 1.0:
+            if (state == "red" and ahead > braking - 2.0) or (state == "yellow" and ahead > braking + 1.0):
                 return max(ahead - 0.3, 0.05)
-            if stop.turn == "left" and ahead < 12 and self._oncoming(mover, stop.crossing, stop.along_v, stop.sign):
+            if (
+                stop.turn == "left"
+                and ahead < 12
+                and self._oncoming(mover, stop.crossing, stop.along_v, stop.sign)
+            ):
                 return max(ahead - 0.3, 0.05)
             return np.inf
         return np.inf
 
-    def _oncoming(self, mover: _Mover, crossing: tuple[int, int], along_v: bool, sign: int) -> bool:
+    def _oncoming(self, mover: Mover, crossing: tuple[int, int], along_v: bool, sign: int) -> bool:
         """Is anyone about to come straight through from the other side?"""
         for other in self.movers:
             if other is mover or other.person or other.speed < 1.5:
@@ -156,7 +187,12 @@ class Simulation:
             for stop in other.path.stops:
                 if stop.exit + 4 < front:
                     continue
-                if stop.crossing == crossing and stop.along_v == along_v and stop.sign == -sign and stop.turn != "left":
+                if (
+                    stop.crossing == crossing
+                    and stop.along_v == along_v
+                    and stop.sign == -sign
+                    and stop.turn != "left"
+                ):
                     if stop.distance - front < 4.0 * other.speed:
                         return True
                 break
@@ -167,25 +203,44 @@ class Simulation:
         times = np.arange(0.0, WARM_UP + seconds + 2.0 + STEP / 2, STEP) - WARM_UP
         for time in times:
             parts = [m.discs() for m in self.movers]
-            owner = np.concatenate([np.full(len(p), -2 if m.person else n) for n, (m, p) in enumerate(zip(self.movers, parts, strict=True))])
+            owner = np.concatenate(
+                [
+                    np.full(len(p), -2 if m.person else n)
+                    for n, (m, p) in enumerate(zip(self.movers, parts, strict=True))
+                ]
+            )
             discs = np.concatenate(parts)
             velocities = np.zeros((len(discs), 2))
             start = 0
             for mover, part in zip(self.movers, parts, strict=True):
                 heading = mover.path.heading(mover.distance)
-                velocities[start : start + len(part)] = mover.speed * np.array([np.cos(heading), np.sin(heading)])
+                velocities[start : start + len(part)] = mover.speed * np.array(
+                    [np.cos(heading), np.sin(heading)]
+                )
                 start += len(part)
             accelerations = []
             for index, mover in enumerate(self.movers):
                 mover.history.append((mover.distance, mover.speed))
-                accelerations.append(self._walk(mover, time) if mover.person else self._drive(mover, index, time, discs, owner, velocities))
+                accelerations.append(
+                    self._walk(mover, time)
+                    if mover.person
+                    else self._drive(mover, index, time, discs, owner, velocities)
+                )
             for mover, a in zip(self.movers, accelerations, strict=True):
                 following = max(mover.speed + a * STEP, 0.0)
                 mover.distance += (mover.speed + following) / 2 * STEP
                 mover.speed = following
         return self._actors(times)
 
-    def _drive(self, mover: _Mover, index: int, time: float, discs: np.ndarray, owner: np.ndarray, velocities: np.ndarray) -> float:
+    def _drive(
+        self,
+        mover: Mover,
+        index: int,
+        time: float,
+        discs: np.ndarray,
+        owner: np.ndarray,
+        velocities: np.ndarray,
+    ) -> float:
         wanted = float(mover.limit[min(max(int(mover.distance + 1.0), 0), len(mover.limit) - 1)])
         gap, speed = self._leader(mover, index, discs, owner, velocities)
         a = _acceleration(mover.speed, wanted, gap, mover.speed - speed)
@@ -196,7 +251,7 @@ class Simulation:
             a = min(a, -min(1.8, (mover.speed - wanted) / 0.4))
         return a
 
-    def _walk(self, mover: _Mover, time: float) -> float:
+    def _walk(self, mover: Mover, time: float) -> float:
         wanted = mover.cruise
         for wait, _, crossing, along_v in mover.waits:
             if -0.05 < wait - mover.distance < 0.7 and not walk_allowed(self.city, *crossing, along_v, time):
@@ -210,110 +265,20 @@ class Simulation:
             travel = EvenCurve(times[0], STEP, s, v)
             crossings = tuple((a, b) for a, b, _, _ in mover.waits) if mover.person else None
             group = f"road train {mover.name}" if mover.trailer is not None else ""
-            out.append(MovingActor(mover.name, mover.model, mover.colour, mover.path, travel, 0.0, crossings, group))
+            out.append(
+                MovingActor(mover.name, mover.model, mover.colour, mover.path, travel, 0.0, crossings, group)
+            )
             if mover.trailer is not None:
-                out.append(MovingActor(f"{mover.name}t", mover.trailer, (1.0, 1.0, 1.0), mover.path, travel, mover.trailer.wheelbase, None, group))
+                out.append(
+                    MovingActor(
+                        f"{mover.name}t",
+                        mover.trailer,
+                        (1.0, 1.0, 1.0),
+                        mover.path,
+                        travel,
+                        mover.trailer.wheelbase,
+                        None,
+                        group,
+                    )
+                )
         return out
-
-
-def populate(
-    city: City, catalogue: Catalogue, rng: np.random.Generator, domain: Domain, still: list[StaticActor], seconds: float
-) -> tuple[list[Actor], MovingActor]:
-    """All actors of a drive and, apart from them, the vehicle that carries the sensors."""
-    legs = all_legs(city)
-    movers: list[_Mover] = []
-    occupied: dict[Leg, list[tuple[float, float]]] = {}
-
-    def vehicle(name: str, kinds: tuple[str, ...], leg: Leg, start: float, ego: bool = False) -> None:
-        model = catalogue.of_kind(rng, *kinds)
-        colour = model.colours[int(rng.integers(len(model.colours)))] if model.colours else (1.0, 1.0, 1.0)
-        cruise = min(float(rng.normal(11.0, 1.8) if not ego else rng.uniform(9.0, 12.5)), model.top_speed)
-        cruise = max(min(cruise, rng.normal(4.8, 0.8)) if model.class_name == "bicycle" else cruise, 2.5)
-        lateral = 0.0
-        if model.class_name in ("bicycle", "motorcycle"):
-            lateral = rng.uniform(0.75, 1.05) if model.class_name == "bicycle" else rng.normal(0, 0.4)
-        trailer = catalogue.of_kind(rng, "trailer") if model.kind == "tractor" else None
-        room = model.size[0] + (trailer.size[0] if trailer else 0.0)
-        if any(a - room - 4 < start < b + model.size[0] + 4 for a, b in occupied.get(leg, [])):
-            return
-        occupied.setdefault(leg, []).append((start - room, start + model.size[0]))
-        length = max((WARM_UP + seconds + 4) * cruise, 60.0) + start + 90.0
-        path = random_route(city, rng, leg, length, lateral, change_lanes=0.0 if lateral else 0.35)
-        limit = speed_profile(path, cruise)
-        movers.append(_Mover(name, model, colour, path, start, min(cruise, limit[int(start)]) * 0.8, cruise, limit, trailer=trailer))
-
-    inner = [leg for leg in legs if not _outermost(city, leg)] or legs
-    vehicle("ego", ("car",), inner[int(rng.integers(len(inner)))], float(rng.uniform(8, 40)), ego=True)
-    kinds = ["car", "van", "pickup", "truck", "tractor", "bus", "motorcycle", "bicycle", "machine"]
-    weights = np.array([0.50, 0.06, 0.05, 0.06, 0.05, 0.075, 0.085, 0.11, 0.01])
-    target = int(1.15 * len(legs) * domain.density)
-    for n in range(target):
-        kind = str(rng.choice(kinds, p=weights / weights.sum()))
-        leg = legs[int(rng.integers(len(legs)))]
-        if kind in ("bicycle", "bus", "machine"):  # keep right
-            rightmost = city.street(leg.along_v, leg.start[0] if leg.along_v else leg.start[1]).lanes - 1
-            leg = Leg(leg.start, leg.end, rightmost)
-        vehicle(f"v{n:03d}", (kind,), leg, float(rng.uniform(6, 60)))
-    for n in range(int(95 * domain.density)):
-        model = catalogue.of_kind(rng, "adult", "adult", "child")
-        path, waits = sidewalk_route(city, rng, 1.7 * (WARM_UP + seconds) + 20)
-        cruise = float(np.clip(rng.normal(1.3, 0.2), 0.8, 1.9))
-        movers.append(_Mover(f"p{n:03d}", model, (1, 1, 1), path, float(rng.uniform(0, 12)), cruise, cruise, np.zeros(0), waits, person=True))
-    moving = Simulation(city, movers, still).run(seconds)
-    return remove_collisions([*still, *moving[1:]], moving[0], seconds), moving[0]
-
-
-def _outermost(city: City, leg: Leg) -> bool:
-    count = len(city.u_streets) if leg.along_v else len(city.v_streets)
-    return (leg.start[0] if leg.along_v else leg.start[1]) in (0, count - 1)
-
-
-def _outlines(actors: list[Actor], time: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    poses = [a.pose(time) for a in actors]
-    center = np.array([[p.x, p.y] for p in poses]).reshape(-1, 2)
-    yaw = np.array([p.yaw for p in poses])
-    half = np.array([a.model.size[:2] for a in actors]).reshape(-1, 2) / 2
-    return center, yaw, half
-
-
-def overlapping(actors: list[Actor], time: float, slack: float = 0.05) -> list[tuple[int, int]]:
-    """Pairs of actors whose boxes interpenetrate by more than `slack` m at a time (separating axes in the plane)."""
-    center, yaw, half = _outlines(actors, time)
-    half = np.maximum(half - slack / 2, 0.02)
-    radius = np.hypot(*half.T)
-    offset = center[:, None] - center[None]
-    i, j = np.nonzero(np.triu(np.hypot(offset[..., 0], offset[..., 1]) < radius[:, None] + radius[None], 1))
-    axes = np.stack([np.stack([np.cos(yaw), np.sin(yaw)], -1), np.stack([-np.sin(yaw), np.cos(yaw)], -1)], 1)  # [N, 2, 2]
-    out = []
-    for a, b in zip(i, j, strict=True):
-        apart = False
-        for axis in (*axes[a], *axes[b]):
-            reach = sum(abs(float(axes[n][k] @ axis)) * half[n][k] for n in (a, b) for k in (0, 1))
-            apart |= bool(abs(float((center[a] - center[b]) @ axis)) > reach)
-        if not apart:
-            out.append((int(a), int(b)))
-    return out
-
-
-def remove_collisions(actors: list[Actor], ego: MovingActor, seconds: float, interval: float = 0.25) -> list[Actor]:
-    """The actors less those that would drive or walk through another one, or through the ego vehicle, during the drive.
-
-    The simulation avoids nearly all of it; what remains (of two, the one that moves; of a road train, all of it) is left out of the world.
-    People may brush against each other.
-    """
-    everyone: list[Actor] = [ego, *actors]
-    gone: set[int] = set()
-    person = [a.model.class_name == "pedestrian" for a in everyone]
-    for time in np.arange(-0.5, seconds + 0.5 + interval, interval):
-        alive = [n for n in range(len(everyone)) if n not in gone]
-        for a, b in overlapping([everyone[n] for n in alive], float(time)):
-            a, b = alive[a], alive[b]
-            if (person[a] and person[b]) or (everyone[a].group and everyone[a].group == everyone[b].group) or gone & {a, b}:
-                continue
-            if not (everyone[a].moving or everyone[b].moving):
-                continue
-            loser = b if a == 0 or everyone[b].moving else a
-            group = everyone[loser].group
-            gone |= {loser} | {n for n, actor in enumerate(everyone) if group and actor.group == group}
-            gone.discard(0)
-    return [actor for n, actor in enumerate(everyone) if n not in gone and n != 0]

@@ -12,8 +12,8 @@ from dualview.scene.synthetic.city import City, plan_city
 from dualview.scene.synthetic.domains import Domain
 from dualview.scene.synthetic.object_model import Catalogue
 from dualview.scene.synthetic.placement import furnish
+from dualview.scene.synthetic.population import populate
 from dualview.scene.synthetic.roads import all_legs
-from dualview.scene.synthetic.traffic import populate
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,22 @@ def draw_weather(rng: np.random.Generator, domain: Domain) -> Weather:
     """Random light within what the domain allows."""
     elevation, azimuth = np.radians(rng.uniform(*domain.sun_elevation)), rng.uniform(0, 2 * np.pi)
     cover = float(rng.uniform(*domain.cloud_cover))
-    sun = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
+    sun = np.array(
+        [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
+    )
     strength = float(rng.uniform(*domain.sun_strength)) * (1 - 0.35 * cover)
     low = float(np.clip(1 - np.degrees(elevation) / 40, 0, 1))  # a low sun makes the horizon warmer
-    horizon = tuple(float(np.clip(c + low * d, 0, 1)) for c, d in zip(domain.horizon, (0.08, 0.0, -0.08), strict=True))
-    return Weather(sun, strength, float(rng.uniform(*domain.ambient)) + 0.06 * cover, cover, float(rng.uniform(*domain.fog_end)), horizon)
+    red, green, blue = (
+        float(np.clip(c + low * d, 0, 1)) for c, d in zip(domain.horizon, (0.08, 0.0, -0.08), strict=True)
+    )
+    return Weather(
+        sun,
+        strength,
+        float(rng.uniform(*domain.ambient)) + 0.06 * cover,
+        cover,
+        float(rng.uniform(*domain.fog_end)),
+        (red, green, blue),
+    )
 
 
 def build_world(seed: int, seconds: float, domain: Domain) -> World:
