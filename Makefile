@@ -8,6 +8,9 @@
 VENV := $(if $(DUALVIEW_VENV),$(DUALVIEW_VENV),$(CURDIR)/.venv)
 PYTHON_IN_VENV := $(VENV)/bin/python
 
+# Threads that wait for others sleep instead of spinning: beside other work on the same cores that is many times faster.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: demo test lint format venv colcon clean clean-venv
 
 demo: venv

@@ -17,4 +17,4 @@ def lightning() -> ModuleType:
     try:
         return importlib.import_module("lightning.pytorch")
     except ModuleNotFoundError as error:
-        raise ConfigError(f"training needs {error.name}: pip install 'dualview[train]'") from error
+        raise ConfigError(f"training needs {error.name}: pip install -r requirements.txt") from error
