@@ -128,38 +128,51 @@ def plan_city(rng: np.random.Generator, domain: Domain, streets: int = 4) -> Cit
     )
     mix = rng.dirichlet([3.0, 2.2, 1.0, 0.9, 1.1, 1.2])
 
-    def spans(row: tuple[Street, ...]) -> list[tuple[float, float, bool, bool]]:
-        first, last = row[0], row[-1]
-        out = [
-            (first.position - first.half_width - OUTER_DEPTH, first.position - first.half_width, False, True)
-        ]
-        out += [
-            (a.position + a.half_width, b.position - b.half_width, True, True)
-            for a, b in itertools.pairwise(row)
-        ]
-        out.append(
-            (last.position + last.half_width, last.position + last.half_width + OUTER_DEPTH, True, False)
-        )
-        return out
-
-    blocks = []
-    for u0, u1, street_u0, street_u1 in spans(u_streets):
-        for v0, v1, street_v0, street_v1 in spans(v_streets):
-            outer = not (street_u0 and street_u1 and street_v0 and street_v1)
-            kind = str(rng.choice(KINDS, p=mix))
-            kind = kind if not outer or kind in ("downtown", "houses", "industry") else "downtown"
-            sides = (street_u0, street_u1, street_v0, street_v1)
-            blocks.append(
-                Block(
-                    (u0, v0), (u1, v1), kind, float(rng.uniform(2.6, 4.2)), int(rng.integers(1 << 31)), sides
-                )
+    def add(
+        u: tuple[float, float],
+        v: tuple[float, float],
+        kinds: tuple[str, ...],
+        sides: tuple[bool, bool, bool, bool],
+    ) -> None:
+        kind = str(rng.choice(KINDS, p=mix))
+        kind = kind if kind in kinds else kinds[0]
+        blocks.append(
+            Block(
+                (u[0], v[0]),
+                (u[1], v[1]),
+                kind,
+                float(rng.uniform(2.6, 4.2)),
+                int(rng.integers(1 << 31)),
+                sides,
             )
-    inner = [n for n, b in enumerate(blocks) if all(b.streets)]
-    for kind in ("site", "lot"):  # every city has a building site and a car park
-        if not any(blocks[n].kind == kind for n in inner):
-            n = inner[int(rng.integers(len(inner)))]
+        )
+
+    blocks: list[Block] = []
+    for a, b in itertools.pairwise(u_streets):
+        for c, d in itertools.pairwise(v_streets):
+            inside = (
+                (a.position + a.half_width, b.position - b.half_width),
+                (c.position + c.half_width, d.position - d.half_width),
+            )
+            add(*inside, KINDS, (True, True, True, True))
+    taken = [b.kind for b in blocks]
+    order = rng.permutation(len(blocks))
+    for n, kind in zip(order, ("site", "lot"), strict=False):  # every city has a building site and a car park
+        if kind not in taken:
             b = blocks[n]
             blocks[n] = Block(b.low, b.high, kind, b.sidewalk, b.seed, b.streets)
+    # Around the outermost streets houses stand without a gap, so nobody looks out of the city.
+    west, east = (u_streets[k].position + s * u_streets[k].half_width for k, s in ((0, -1), (-1, 1)))
+    south, north = (v_streets[k].position + s * v_streets[k].half_width for k, s in ((0, -1), (-1, 1)))
+    edge = ("downtown", "houses", "industry")
+    columns = [west - OUTER_DEPTH, *(s.position for s in u_streets), east + OUTER_DEPTH]
+    rows = [south, *(s.position for s in v_streets[1:-1]), north]
+    for span in itertools.pairwise(columns):
+        add(span, (south - OUTER_DEPTH, south), edge, (False, False, False, True))
+        add(span, (north, north + OUTER_DEPTH), edge, (False, False, True, False))
+    for span in itertools.pairwise(rows):
+        add((west - OUTER_DEPTH, west), span, edge, (False, True, False, False))
+        add((east, east + OUTER_DEPTH), span, edge, (True, False, False, False))
     offsets = rng.uniform(0, CYCLE, (streets, streets))
     return City(u_streets, v_streets, warp, tuple(blocks), domain.lane_width, offsets)
 
@@ -168,7 +181,9 @@ def block_outline(block: Block, inset: float = 0.0) -> np.ndarray:
     """Grid points [K, 2] (counter-clockwise) of a block's rounded outline, `inset` m inside its kerb."""
     (u0, v0), (u1, v1) = block.low, block.high
     u0, v0, u1, v1 = u0 + inset, v0 + inset, u1 - inset, v1 - inset
-    radius = max(CORNER_RADIUS - inset, 0.6)
+    radius = (
+        max(CORNER_RADIUS - inset, 0.6) if all(block.streets) else 0.05
+    )  # outer blocks join without notches
     arc = np.linspace(0, np.pi / 2, 6)
     points: list[np.ndarray] = []
     corners = [
@@ -182,6 +197,7 @@ def block_outline(block: Block, inset: float = 0.0) -> np.ndarray:
         points.append(bend)
         nu, nv, next_start = corners[(n + 1) % 4]
         end = np.array([nu + radius * np.cos(next_start), nv + radius * np.sin(next_start)])
-        count = max(int(np.linalg.norm(end - bend[-1]) / 6.0), 1)
+        side = block.high[1 - n % 2] - block.low[1 - n % 2]  # the same number of points whatever the inset
+        count = max(int(side / 6.0), 1)
         points.append(bend[-1] + (end - bend[-1]) * np.linspace(0, 1, count + 1)[1:-1, None])
     return np.concatenate(points)

@@ -10,7 +10,7 @@ import numpy as np
 
 from dualview.scene.synthetic.actors import Pose
 from dualview.scene.synthetic.city import signal_state
-from dualview.scene.synthetic.meshes import Mesh
+from dualview.scene.synthetic.meshes import Mesh, merge
 from dualview.scene.synthetic.object_model import Limb
 from dualview.scene.synthetic.scenery import Scenery, Surface
 from dualview.scene.synthetic.sky import skybox
@@ -290,14 +290,19 @@ def _add_standing(builder: _Builder, scenery: Scenery) -> None:
 
 
 def _add_actors(builder: _Builder, world: World) -> list[tuple[int, int, Limb]]:
+    """One body each; parts of one material become one geom. Returns (actor, geom, limb) of what swings."""
     limbs = []
     for index, actor in enumerate(world.actors):
         body = builder.spec.worldbody.add_body(name=f"a{index}", mocap=True)
+        rigid = [p for p in actor.model.parts if p.limb is None]
+        for material, tint in dict.fromkeys((p.material, p.tint) for p in rigid):
+            mesh = merge([p.mesh for p in rigid if (p.material, p.tint) == (material, tint)])
+            fields: dict[str, Any] = {"rgba": [*actor.colour, 1.0]} if tint else {}
+            builder.mesh_geom(body, index, material, f"{actor.model.name} {material} {tint}", mesh, **fields)
         for number, part in enumerate(actor.model.parts):
-            fields: dict[str, Any] = {"rgba": [*actor.colour, 1.0]} if part.tint else {}
-            geom = builder.mesh_geom(
-                body, index, part.material, f"{actor.model.name}_{number}", part.mesh, **fields
-            )
             if part.limb is not None:
+                geom = builder.mesh_geom(
+                    body, index, part.material, f"{actor.model.name} limb {number}", part.mesh
+                )
                 limbs.append((index, geom, part.limb))
     return limbs
