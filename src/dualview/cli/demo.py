@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; returns 1 if the node put out nothing."""
-    from dualview.demo.run import DemoSettings, run_demo
+    from dualview.demo.run import run_demo
+    from dualview.demo.settings import DemoSettings
     from dualview.errors import ConfigError
 
     signal.signal(signal.SIGTERM, _interrupt)  # so that the processes that it started end with it

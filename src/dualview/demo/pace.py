@@ -18,8 +18,11 @@ from dualview.scene.bag_reader import BagReader
 from dualview.scene.offline import iterate_frames
 from dualview.scene.rig import Rig
 
-_WARM_UP = 2
-_SAFETY = 1.6  # player, recorder and DDS want their share of the machine
+_WARM_UP, _SAMPLES = 2, 6
+_LONG_S = 90.0
+_SAFETY = (
+    2.4  # player, recorder and DDS share the machine: a frame then takes nearly twice as long on two cores
+)
 _OVERHEAD_MS = 15.0
 _SHOWN_WITHOUT_TRAINING = 15  # boxes a frame, so that there is something to see
 
@@ -28,7 +31,7 @@ _SHOWN_WITHOUT_TRAINING = 15  # boxes a frame, so that there is something to see
 class Pace:
     """What was measured on the recording's first frames, and what follows from it.
 
-    frame_ms: decoding and network, the slower of the usual and the worst measured; period_ms: between the recording's frames; rate:
+    frame_ms: decoding and network; period_ms: between the recording's frames; rate:
     seconds of the recording a second. frames: what the recording holds; dropped: those that no player could help (no transform, …).
     score_threshold: what the node is to be told, None for the checkpoint's own.
     """
@@ -57,9 +60,11 @@ def measure_pace(
     device: str,
     rate: float | None = None,
     score_threshold: float | None = None,
-    samples: int = 6,
 ) -> Pace:
-    """Run the detector on the first frames in this process, with nothing else going on.
+    """Run the detector on the first frames in this process, with nothing else of ours going on.
+
+    Where that would make playing long, up to three times as many frames are measured and the quietest stretch counts: other programs
+    come and go. Frames that the node then can't follow are dropped and counted.
 
     rate, score_threshold: use these instead of what the measurement suggests. Raises BagError if the recording gives no frame at all.
     """
@@ -77,7 +82,8 @@ def measure_pace(
                 dropped[closed.kind] += 1
                 continue
             stamps.append(closed.stamp_ns)
-            if len(times) < samples + _WARM_UP:
+            period_ms = (stamps[-1] - stamps[0]) / 1e6 / max(len(stamps) - 1, 1) or 100.0
+            if _wants_more(times, period_ms, reader.duration):
                 try:
                     processed = session.process(closed)
                 except ImageError:
@@ -92,20 +98,36 @@ def measure_pace(
         raise BagError(
             f"{bag} gives no frame with rig '{rig.name}' ({why}): check the rig, its camera_info and tf"
         )
-    measured = times[_WARM_UP:] or times
-    frame_ms = max(float(np.median(measured)) * 1.2, float(np.percentile(measured, 90)))
     period_ms = float(np.median(np.diff(stamps))) / 1e6 if len(stamps) > 1 else 100.0
-    possible = period_ms / (_SAFETY * frame_ms + _OVERHEAD_MS)
     return Pace(
-        frame_ms=frame_ms,
+        frame_ms=_frame_time(times),
         period_ms=period_ms,
-        rate=rate or float(np.clip(possible, 0.01, 1.0)),
+        rate=rate or _possible_rate(times, period_ms),
         frames=len(stamps),
         dropped=dict(dropped),
         score_threshold=_threshold(scores) if untrained and score_threshold is None else score_threshold,
         weights=session.detector.weights_description,
         untrained=untrained,
     )
+
+
+def _frame_time(times: list[float]) -> float:
+    """ms a frame: the median of the quietest run of samples, and a fifth more."""
+    measured = times[_WARM_UP:] or times
+    runs = [measured[i : i + _SAMPLES] for i in range(0, max(len(measured) - _SAMPLES + 1, 1), _SAMPLES)]
+    return 1.2 * min(float(np.median(run)) for run in runs)
+
+
+def _possible_rate(times: list[float], period_ms: float) -> float:
+    return float(np.clip(period_ms / (_SAFETY * _frame_time(times) + _OVERHEAD_MS), 0.01, 1.0))
+
+
+def _wants_more(times: list[float], period_ms: float, duration: float) -> bool:
+    """True while a run of samples isn't full, or playing would take long and there is hope that it needn't."""
+    done = len(times) - _WARM_UP
+    if done < _SAMPLES or done % _SAMPLES:
+        return True
+    return done < 3 * _SAMPLES and duration / _possible_rate(times, period_ms) > _LONG_S
 
 
 def _session(weights: str, device: str, score_threshold: float | None) -> TrackingSession:
