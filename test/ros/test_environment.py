@@ -25,12 +25,17 @@ rclpy.shutdown()
 
 
 def test_additions_to_an_empty_environment() -> None:
-    added = environment.additions({})
+    added = environment.additions({"ROS_DISTRO": "kilted"})
     profile = Path(added["FASTDDS_DEFAULT_PROFILES_FILE"])
-    assert profile.is_file() and added["FASTRTPS_DEFAULT_PROFILES_FILE"] == str(profile)
+    assert profile.is_file() and "FASTRTPS_DEFAULT_PROFILES_FILE" not in added
     assert int(added["MALLOC_TRIM_THRESHOLD_"]) == 1_000_000_000
     if (Path(sys.prefix) / "share" / "ament_index").is_dir():
         assert added["AMENT_PREFIX_PATH"] == sys.prefix
+
+
+def test_fast_dds_2_reads_the_older_variable() -> None:
+    added = environment.additions({"ROS_DISTRO": "jazzy"})
+    assert Path(added["FASTRTPS_DEFAULT_PROFILES_FILE"]).is_file() and "FASTDDS_DEFAULT_PROFILES_FILE" not in added
 
 
 def test_nothing_is_added_where_all_is_set() -> None:

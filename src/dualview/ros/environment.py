@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dualview.resources import find_directories
 
 # Fast DDS 3 (Kilted and later) reads the first, Fast DDS 2 (Jazzy) the second.
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+
+_FAST_DDS_2 = ("humble", "iron", "jazzy")  # ROS distributions
 
 # Image-sized buffers are allocated and freed many times a second. glibc would hand each back to the kernel and fault its pages in
 # again, which in some runs slows every publish and take several times; with these limits it keeps them.
@@ -31,6 +34,19 @@ def image_profile() -> Path:
     )
 
 
+def profile_variable(environment: Mapping[str, str]) -> str:
+    """The variable that the Fast DDS at hand reads its profile from; the other one would only make version 3 complain."""
+    distribution = environment.get("ROS_DISTRO")
+    if distribution is None:
+        try:
+            old = version("ros-fastdds").startswith("2.")  # the wheels'
+        except PackageNotFoundError:
+            old = False
+    else:
+        old = distribution in _FAST_DDS_2
+    return PROFILE_VARIABLES[1] if old else PROFILE_VARIABLES[0]
+
+
 def additions(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that `environment` lacks for running our nodes. What a user has set is never overridden.
 
@@ -43,7 +59,7 @@ def additions(environment: Mapping[str, str]) -> dict[str, str]:
     if sys.prefix not in prefixes and (Path(sys.prefix) / "share" / "ament_index").is_dir():
         added["AMENT_PREFIX_PATH"] = os.pathsep.join([*prefixes, sys.prefix])
     if not any(environment.get(name) for name in (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")):
-        added.update(dict.fromkeys(PROFILE_VARIABLES, str(image_profile())))
+        added[profile_variable(environment)] = str(image_profile())
     return added
 
 
