@@ -10,7 +10,7 @@ from dualview.scene.synthetic.drive import Drive
 from dualview.scene.synthetic.options import DriveOptions
 
 OPTIONS = DriveOptions(
-    seed=7,
+    seed=3,
     seconds=0.4,
     quality="draft",
     image_size=(270, 480),

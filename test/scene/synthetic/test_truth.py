@@ -1,5 +1,6 @@
 """Do pictures, LiDAR, boxes and poses of a synthetic drive agree with each other?"""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from dualview.scene.synthetic.actors import velocity
 from dualview.scene.synthetic.drive import LEAD_IN, Drive
 from dualview.scene.synthetic.ego import twist, world_from_ego
 from dualview.scene.synthetic.labels import Glimpse, seen_objects, visible_boxes
+from dualview.scene.synthetic.renderer import View
 from dualview.scene.synthetic.sensors import calibrated_cameras
 
 TIME = LEAD_IN + 0.2
@@ -33,33 +35,46 @@ def boxes_at(drive: Drive, actors: list[int], time: float) -> Boxes3D:
     )
 
 
+def views(drive: Drive) -> Iterator[tuple[float, View]]:
+    """All six cameras at their own exposures, and four looks down from 20 m, where little hides anything."""
+    for camera in calibrated_cameras(replace(drive.options, cameras=()), drive.domain):
+        exposed = TIME + camera.layout.exposure_ms / 1000
+        yield exposed, drive.view(camera, exposed)
+    front = calibrated_cameras(replace(drive.options, cameras=("cam_front",)), drive.domain)[0]
+    for direction in (0.0, 90.0, 180.0, 270.0):
+        high = replace(
+            front.layout, position=(0.0, 0.0, 20.0), yaw=direction, pitch=38.0, roll=0.0
+        ).ego_from_camera()
+        yield (
+            TIME,
+            View(front.intrinsics, front.width, front.height, world_from_ego(drive.world.ego, TIME) @ high),
+        )
+
+
 def test_projected_boxes_fit_the_segmentation(drive: Drive) -> None:
     overlaps, slacks = [], []
-    for camera in calibrated_cameras(replace(drive.options, cameras=()), drive.domain):  # all six
-        for time in (TIME, TIME + 0.15):
-            exposed = time + camera.layout.exposure_ms / 1000
-            view = drive.view(camera, exposed)
-            drive.scene.pose_all(exposed, view.world_from_camera[:2, 3])
-            boxes = visible_boxes(drive.renderer.shoot(view, colour=False).actors)
-            glimpse = Glimpse(view, boxes, drive.near_poses(view.world_from_camera[:2, 3]))
-            for item in seen_objects(glimpse, drive.models, set(boxes)):
-                x0, y0, x1, y1 = item.box
-                if item.visibility < 0.97 or item.inside < 0.999 or min(x1 - x0, y1 - y0) < 12:
-                    continue  # hidden in part, cut off by the image's edge, or too small to be measured in whole pixels
-                corners = boxes_at(drive, [item.actor], exposed).corners()[0].numpy()
-                local = (corners - view.world_from_camera[:3, 3]) @ view.world_from_camera[:3, :3]
-                pixels = (local @ view.intrinsics.T)[:, :2] / local[:, 2:]
-                (u0, v0), (u1, v1) = pixels.min(0), pixels.max(0)
-                shared = max(min(x1, u1) - max(x0, u0), 0) * max(min(y1, v1) - max(y0, v0), 0)
-                overlaps.append(shared / ((x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - shared))
-                slacks.append(
-                    max(u0 - x0, x1 - u1, v0 - y0, y1 - v1)
-                )  # how far the silhouette sticks out of the projected box
+    for time, view in views(drive):
+        drive.scene.pose_all(time, view.world_from_camera[:2, 3])
+        boxes = visible_boxes(drive.renderer.shoot(view, colour=False).actors)
+        glimpse = Glimpse(view, boxes, drive.near_poses(view.world_from_camera[:2, 3]))
+        for item in seen_objects(glimpse, drive.models, set(boxes)):
+            x0, y0, x1, y1 = item.box
+            if item.visibility < 0.94 or item.inside < 0.999 or min(x1 - x0, y1 - y0) < 12:
+                continue  # hidden in part, cut off by the image's edge, or too small to be measured in whole pixels
+            corners = boxes_at(drive, [item.actor], time).corners()[0].numpy()
+            local = (corners - view.world_from_camera[:3, 3]) @ view.world_from_camera[:3, :3]
+            pixels = (local @ view.intrinsics.T)[:, :2] / local[:, 2:]
+            (u0, v0), (u1, v1) = pixels.min(0), pixels.max(0)
+            shared = max(min(x1, u1) - max(x0, u0), 0) * max(min(y1, v1) - max(y0, v0), 0)
+            overlaps.append(shared / ((x1 - x0) * (y1 - y0) + (u1 - u0) * (v1 - v0) - shared))
+            slacks.append(max(u0 - x0, x1 - u1, v0 - y0, y1 - v1))  # how far the silhouette sticks out
     assert len(overlaps) >= 10, (
         "too few unoccluded objects to say anything: choose another seed for the shared drive"
     )
-    assert np.median(overlaps) > 0.85
-    assert min(overlaps) > 0.5  # narrow people in mid-stride, rounded corners of cars seen from close by
+    assert (
+        np.median(overlaps) > 0.7
+    )  # seen from above, even a box's hull and its bounding rectangle differ that much
+    assert min(overlaps) > 0.45  # narrow people in mid-stride, rounded things seen from above
     assert np.median(slacks) < 1.0 and max(slacks) < 10  # px; only mirrors stick out
 
 
