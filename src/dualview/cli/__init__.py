@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 
@@ -37,9 +38,14 @@ def main(arguments: list[str] | None = None) -> int:
     only = arguments[0] if arguments and arguments[0] in command_modules() else None
     parsed = build_parser(only).parse_args(arguments)
     try:
-        return int(parsed.run(parsed) or 0)
+        status = int(parsed.run(parsed) or 0)
+        sys.stdout.flush()
+        return status
     except DualViewError as error:
         print(f"dualview {parsed.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader of our output has seen enough (`| head`); nothing more can be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141

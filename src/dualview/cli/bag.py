@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 HELP = "what a recording holds, and whether it fits a rig"
 
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dualview.scene.rig import load_rig
 
     with BagReader(arguments.bag) as bag:
-        start = datetime.fromtimestamp(bag.start_ns / 1e9, tz=timezone.utc)
+        start = datetime.fromtimestamp(bag.start_ns / 1e9, tz=UTC)
         total = sum(topic.count for topic in bag.topics.values())
         print(f"{bag.path}: {bag.duration:.3f} s from {start:%Y-%m-%d %H:%M:%S} UTC, {total} messages")
         print(topic_table(bag))
