@@ -12,23 +12,18 @@ from pathlib import Path
 
 import yaml
 
+from dualview.cli._recipe import add_recipe_arguments, recipe_from
+
 HELP = "train a detector by a recipe"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("recipe", help="a recipe's name in config/recipes, or a YAML file")
-    parser.add_argument(
-        "--bags", nargs="+", metavar="BAG", help="recordings, folders or patterns; replaces data.train"
-    )
+    add_recipe_arguments(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/<recipe>)")
     parser.add_argument(
         "--resume", action="store_true", help="go on from the folder's last checkpoint, exactly"
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE",
-        help="change a key of the recipe, such as optimizer.learning_rate=1e-4 (repeatable)",
-    )  # fmt: skip
     parser.add_argument("--check", action="store_true", help="check the recipe, print it whole, and stop")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -38,12 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     # Threads that wait for each other by spinning bring a busy machine to a stand-still (measured: 10 times
     # slower beside other work). OpenMP reads this once, before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from dualview.training.recipe import load_recipe, parse_changes, recipe_to_dict
+    from dualview.training.recipe import recipe_to_dict
 
-    changes = parse_changes(arguments.set)
-    if arguments.bags:
-        changes["data.train"] = arguments.bags
-    recipe = load_recipe(arguments.recipe, changes)
+    recipe = recipe_from(arguments)
     if arguments.check:
         print(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False), end="")
         return 0
