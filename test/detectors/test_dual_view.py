@@ -68,6 +68,15 @@ def test_step_gives_tracks_and_a_map(form):
     assert output.times.total > 0 and state.next_track_id >= 24
 
 
+def test_without_the_map_the_tracks_are_the_same():
+    detector = detector_of()
+    frame = drive(detector.config)[0]
+    whole, _ = detector.step(frame, detector.initial_state())
+    tracks_only, _ = detector.step(frame, detector.initial_state(), with_bev_map=False)
+    assert whole.bev is not None and tracks_only.bev is None
+    assert_same(whole.tracks, tracks_only.tracks)
+
+
 def test_state_is_a_value():
     detector = detector_of()
     frames = drive(detector.config, 4)

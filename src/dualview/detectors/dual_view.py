@@ -185,8 +185,12 @@ class DualView(nn.Module):
         return DetectorState(self.decoder.initial_memory(next_track_id))
 
     @torch.inference_mode()
-    def step(self, frame: SurroundFrame, state: DetectorState) -> tuple[DetectorOutput, DetectorState]:
+    def step(
+        self, frame: SurroundFrame, state: DetectorState, with_bev_map: bool = True
+    ) -> tuple[DetectorOutput, DetectorState]:
         """One frame of one vehicle, on the detector's device: (what is seen, the state for the next frame).
+
+        with_bev_map: False leaves the map on its device and `output.bev` None, for callers that only want the tracks.
 
         Raises ConfigError, with a sentence, for a frame that this detector can't serve: no cameras, images of
         another size, numbers that aren't finite. Raises ValueError in training mode, whose batch statistics
@@ -215,7 +219,7 @@ class DualView(nn.Module):
         age = state.ages.of(tracks.track_id)
         remembered = decoder.memory.instances.track_ids[0].cpu()
         next_ages = TrackAges(remembered, state.ages.of(remembered))
-        bev_map = None if bev is None else self._bev_map(bev, inputs)
+        bev_map = self._bev_map(bev, inputs) if bev is not None and with_bev_map else None
         clock.tick("output")
         output = DetectorOutput(tracks, age, seen.sum(0), bev_map, StepTimes(**clock.seconds))
         return output, DetectorState(decoder.memory, next_ages)

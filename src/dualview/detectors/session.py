@@ -48,8 +48,8 @@ class TrackingSession:
         """The first id that was never given: a later session of the same node goes on from it."""
         return self._state.next_track_id
 
-    def process(self, closed: ClosedFrame) -> ProcessedFrame:
-        """Decode one closed frame and step the detector.
+    def process(self, closed: ClosedFrame, with_bev_map: bool = True) -> ProcessedFrame:
+        """Decode one closed frame and step the detector; see `DualView.step` for `with_bev_map`.
 
         Raises ImageError if fewer than `min_cameras` of its images could be decoded; the state stays as it was.
         """
@@ -64,7 +64,7 @@ class TrackingSession:
             self._state = self.detector.initial_state(next_track_id=self._state.next_track_id)
         reset, self._pending_reset = self._pending_reset, None
         decoded = time.perf_counter()
-        output, self._state = self.detector.step(frame, self._state)
+        output, self._state = self.detector.step(frame, self._state, with_bev_map)
         done = time.perf_counter()
         return ProcessedFrame(frame, output, problems, reset, decoded - begin, done - decoded)
 

@@ -85,7 +85,7 @@ def detect(
                 dropped[closed.kind] += 1
                 continue
             try:
-                processed = session.process(closed)
+                processed = session.process(closed, with_bev_map=False)
             except ImageError:
                 dropped["no usable image"] += 1
                 continue

@@ -63,6 +63,11 @@ class Outputs:
         self._painter = BevPainter(model_name)
         self._uuid_base = uuid_base
 
+    @property
+    def wants_bev_map(self) -> bool:
+        """True while somebody listens to the BEV map or its picture: else it needn't leave the network's device."""
+        return self.is_wanted("~/bev/features") or self.is_wanted("~/bev/image")
+
     def publish(self, processed: ProcessedFrame, settings: NodeSettings) -> None:
         """All topics of one frame, the latency excepted."""
         frame, output, rig = processed.frame, processed.output, self._rig

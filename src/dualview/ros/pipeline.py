@@ -170,7 +170,7 @@ class Pipeline:
     def _process(self, job: Job) -> None:
         taken = time.perf_counter()
         try:
-            processed = self.session.process(job.closed)
+            processed = self.session.process(job.closed, with_bev_map=self.outputs.wants_bev_map)
             begin = time.perf_counter()
             self.outputs.publish(processed, self.settings)
         except ImageError as error:
