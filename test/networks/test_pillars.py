@@ -1,0 +1,85 @@
+"""Pillars: brute force, limits, and what empty clouds do."""
+
+from __future__ import annotations
+
+import torch
+
+from dualview.networks.pillars import PillarEncoder, PillarFeatures, VoxelGrid, voxelize
+from dualview.networks.second import SecondBackbone, SecondPyramid
+
+GRID = VoxelGrid((-4.0, -4.0, -2.0), (1.0, 1.0, 4.0), (8, 8, 1))
+
+
+def cloud(count: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(count, 5, generator=generator) * torch.tensor([10.0, 10, 5, 255, 0.5]) - torch.tensor(
+        [5.0, 5, 2.5, 0, 0]
+    )
+
+
+def by_loop(points: torch.Tensor, grid: VoxelGrid, most_points: int, most_voxels: int) -> dict:
+    """The definition: walk over the points."""
+    found: dict[tuple[int, int, int], list[torch.Tensor]] = {}
+    for point in points:
+        place = tuple(
+            int(((point[i] - grid.lower[i]) / grid.size[i]).floor().item()) for i in range(3)
+        )
+        if any(not 0 <= place[i] < grid.counts[i] for i in range(3)):
+            continue
+        if place not in found:
+            if len(found) >= most_voxels:
+                continue
+            found[place] = []
+        if len(found[place]) < most_points:
+            found[place].append(point)
+    return found
+
+
+def test_equals_the_loop_over_points() -> None:
+    for most_points, most_voxels in ((3, 100), (20, 10)):
+        points = cloud(200, 0)
+        voxels = voxelize([points], GRID, most_points, most_voxels)
+        expected = by_loop(points, GRID, most_points, most_voxels)
+        assert [tuple(p[[3, 2, 1]].tolist()) for p in voxels.place] == list(expected)
+        for row, inside in enumerate(expected.values()):
+            assert int(voxels.count[row]) == len(inside)
+            assert torch.equal(voxels.points[row, : len(inside)], torch.stack(inside))
+            assert not voxels.points[row, len(inside) :].any()
+
+
+def test_points_that_are_no_numbers_are_left_out() -> None:
+    points = cloud(50, 1)
+    bad = points.clone()
+    bad[::5, 0] = float("nan")
+    bad[1::5, 3] = float("inf")
+    good = bad[bad.isfinite().all(1)]
+    assert torch.equal(voxelize([bad], GRID, 5, 50).points, voxelize([good], GRID, 5, 50).points)
+
+
+def test_nothing_seen_gives_an_empty_map() -> None:
+    encoder = PillarEncoder(GRID, 5, (8,))
+    assert encoder([torch.zeros(0, 5), torch.full((3, 5), 100.0)]).shape == (2, 8, 8, 8)
+    some = encoder([torch.zeros(0, 5), cloud(100, 2)])
+    assert not some[0].any() and some[1].any()
+
+
+def test_two_layers_and_gradient() -> None:
+    features = PillarFeatures(5, (8, 6), GRID)
+    voxels = voxelize([cloud(60, 3)], GRID, 4, 100)
+    out = features(voxels)
+    assert out.shape == (len(voxels.count), 6)
+    out.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in features.parameters())
+
+
+def test_a_car_lights_its_cell() -> None:
+    """x = 3.2 m, y = -1.5 m lies in column 7, row 2."""
+    point = torch.tensor([[3.2, -1.5, 0.0, 9.0, 0.0]])
+    encoder = PillarEncoder(GRID, 5, (8,)).eval()
+    assert encoder([point])[0].abs().sum(0).nonzero().tolist() == [[2, 7]]
+
+
+def test_pyramid_brings_all_maps_to_one_size() -> None:
+    maps = SecondBackbone(4, (6, 8, 10), (1, 0, 1))(torch.rand(1, 4, 32, 32))
+    assert [tuple(m.shape[1:]) for m in maps] == [(6, 16, 16), (8, 8, 8), (10, 4, 4)]
+    assert SecondPyramid((6, 8, 10), (3, 4, 5))(maps).shape == (1, 12, 8, 8)
