@@ -146,7 +146,8 @@ class DepthNet(nn.Module):
 
     in_channels of the image features; mid_channels inside; bins = number of depth bins D; context_channels C.
     blocks: residual blocks of the depth branch (BEVDepth: 3). With `pooled_context` (ASPP) and `deformable`
-    (DCN) it is BEVDepth's network; without both, and narrow, it is light enough for a CPU.
+    (DCN) it is BEVDepth's network; without both, and narrow, it is light enough for a CPU. BEVNeXt has the
+    deformable convolution in the context branch instead (`context_deformable`).
     """
 
     def __init__(
@@ -158,6 +159,7 @@ class DepthNet(nn.Module):
         blocks: int = 3,
         pooled_context: bool = True,
         deformable: bool = True,
+        context_deformable: bool = False,
     ) -> None:
         super().__init__()
         self.reduce = nn.Sequential(
@@ -173,12 +175,19 @@ class DepthNet(nn.Module):
         self.deformable = DeformableConvolution(mid_channels, mid_channels) if deformable else nn.Identity()
         self.depth_output = nn.Conv2d(mid_channels, bins, 1)
         self.context_output = nn.Conv2d(mid_channels, context_channels, 1)
+        self.context_deformable: nn.Module = nn.Identity()
+        if context_deformable:
+            self.context_deformable = nn.Sequential(
+                DeformableConvolution(mid_channels, mid_channels),
+                nn.BatchNorm2d(mid_channels),
+                nn.ReLU(inplace=True),
+            )
 
     def forward(self, features: Tensor, camera: Tensor) -> DepthPrediction:
         """features [M, in_channels, H, W] of M images, camera [M, 27] from `camera_vector`."""
         features = self.reduce(features)
         camera = self.camera_norm(camera.to(features.dtype))
-        context = self.context_output(self.context_gate(features, camera))
+        context = self.context_output(self.context_deformable(self.context_gate(features, camera)))
         depth = self.depth_blocks(self.depth_gate(features, camera))
         logits = self.depth_output(self.deformable(self.pooled_context(depth)))
         return DepthPrediction(logits, context)
