@@ -11,12 +11,12 @@ from small_world import CLASSES, SIZE, START_NS, annotations_at, objects
 
 from dualview.errors import BagError, ConfigError
 from dualview.geometry.rigid import invert_rigid
+from dualview.scene.keyframes import Keyframes, interpolate_annotations
 from dualview.scene.rig import load_rig
 from dualview.training.anchors import kmeans_anchors, load_anchors, save_anchors, training_boxes
 from dualview.training.bag_index import IndexSettings, find_recordings, index_recordings
 from dualview.training.clips import FrameRequest
 from dualview.training.drive_store import Drive, DriveSummary
-from dualview.training.labels import Keyframes, interpolate_annotations
 from dualview.training.lidar_depth import depth_maps
 from dualview.training.recipe import AugmentationSettings, DataSettings
 from dualview.training.samples import FrameDataset, collate

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from dualview.detectors.backbone_weights import installed_file, load_backbone_weights
 from dualview.errors import WeightsError
 from dualview.networks.image_backbone import ImageBackbone
 from dualview.networks.instance_memory import CachedInstances, InstanceMemory, MemorySettings, recall
 from dualview.supervision.ground_truth import GroundTruth
 from dualview.supervision.matching import MatchingConfig
-from dualview.training.backbone_weights import installed_file, load_backbone_weights
 from dualview.training.callbacks import LossLog
 from dualview.training.depthwise import QuickDepthwise
 from dualview.training.frozen import freeze, keep_statistics

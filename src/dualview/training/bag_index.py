@@ -25,11 +25,11 @@ from dualview.scene.assembler import AssemblerSettings, ClosedFrame, FrameAssemb
 from dualview.scene.bag_messages import points_from_message
 from dualview.scene.bag_reader import BagReader
 from dualview.scene.frame import Annotations, SurroundFrame
+from dualview.scene.keyframes import Keyframes
 from dualview.scene.messages import AssemblerFeed, stamp_ns
 from dualview.scene.preprocess import ImagePreprocessor
 from dualview.scene.rig import Rig
 from dualview.training.drive_store import FORMAT, DriveSummary, read_summary
-from dualview.training.labels import Keyframes
 from dualview.training.lidar_depth import SweepBuffer, project_sweeps
 
 _SUFFIXES = (".mcap", ".db3", ".bag")

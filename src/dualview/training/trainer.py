@@ -12,12 +12,12 @@ from typing import Any
 import torch
 import yaml
 
+from dualview.detectors.backbone_weights import load_backbone_weights
 from dualview.detectors.checkpoint import build_detector, load_weights, read_tensors
 from dualview.detectors.config import DetectorConfig
 from dualview.detectors.dual_view import DualView
 from dualview.errors import ConfigError
 from dualview.training.anchors import kmeans_anchors, load_anchors, training_boxes
-from dualview.training.backbone_weights import load_backbone_weights
 from dualview.training.callbacks import LAST, WEIGHTS, Checkpoints, LossLog
 from dualview.training.data_module import StreamingData, prepare_drives
 from dualview.training.drive_store import DriveSummary

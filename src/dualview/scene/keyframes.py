@@ -1,0 +1,82 @@
+"""Boxes at any instant from the keyframes around it."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dualview.geometry.boxes import yaw_difference
+from dualview.geometry.rigid import wrap_angle
+from dualview.scene.frame import Annotations
+
+_SAME_NS = 5_000_000  # a keyframe this near is the frame itself
+_NEAR_NS = 55_000_000  # a keyframe this near is carried over with its own velocities
+
+
+@dataclass(frozen=True)
+class Keyframes:
+    """The annotations of a drive in order of time, and how far apart (s) two may be to have boxes in between."""
+
+    annotations: Sequence[Annotations]
+    max_gap: float = 0.75
+    interpolate: bool = True
+
+    def at(self, stamp_ns: int) -> Annotations | None:
+        """Boxes (world frame) at an instant, None if the keyframes don't say.
+
+        A keyframe within 5 ms counts as it is. Otherwise an object that both neighbouring keyframes know is
+        in between, linear in place and velocity and by the shorter turn in heading; objects that only the
+        nearer one knows aren't guessed. Without neighbours on both sides, a keyframe within 55 ms is carried
+        over with its own velocities.
+        """
+        stamps = [a.stamp_ns for a in self.annotations]
+        position = bisect_left(stamps, stamp_ns)
+        near = [a for a in self.annotations[max(position - 1, 0) : position + 1]]
+        if not near:
+            return None
+        nearest = min(near, key=lambda a: abs(a.stamp_ns - stamp_ns))
+        if abs(nearest.stamp_ns - stamp_ns) <= _SAME_NS:
+            return replace(nearest, stamp_ns=stamp_ns)
+        if self.interpolate and len(near) == 2 and near[1].stamp_ns - near[0].stamp_ns <= self.max_gap * 1e9:
+            return interpolate_annotations(near[0], near[1], stamp_ns)
+        if abs(nearest.stamp_ns - stamp_ns) <= _NEAR_NS:
+            elapsed = (stamp_ns - nearest.stamp_ns) * 1e-9
+            boxes = nearest.boxes
+            moved = boxes.center + boxes.velocity.nan_to_num(0.0).to(boxes.center.dtype) * elapsed
+            return replace(nearest, stamp_ns=stamp_ns, boxes=replace(boxes, center=moved))
+        return None
+
+
+def interpolate_annotations(before: Annotations, after: Annotations, stamp_ns: int) -> Annotations:
+    """Objects that both keyframes know, at an instant between them; size, class and visibility are those of
+    the nearer one.
+    """
+    places = {name: i for i, name in enumerate(after.instance_ids)}
+    shared = [(i, places[name]) for i, name in enumerate(before.instance_ids) if name in places]
+    first = torch.tensor([i for i, _ in shared], dtype=torch.int64)
+    second = torch.tensor([j for _, j in shared], dtype=torch.int64)
+    share = (stamp_ns - before.stamp_ns) / (after.stamp_ns - before.stamp_ns)
+    nearer, index = (before, first) if share < 0.5 else (after, second)
+    a, b = before.boxes[first], after.boxes[second]
+
+    def between(x: Tensor, y: Tensor) -> Tensor:
+        return x + share * (y - x)
+
+    velocity = between(a.velocity, b.velocity)
+    velocity = torch.where(
+        velocity.isnan(), torch.where(a.velocity.isnan(), b.velocity, a.velocity), velocity
+    )
+    boxes = replace(
+        nearer.boxes[index],
+        center=between(a.center, b.center),
+        yaw=wrap_angle(a.yaw + share * yaw_difference(b.yaw, a.yaw)),
+        velocity=velocity,
+    )
+    return Annotations(
+        stamp_ns, boxes, nearer.class_names, tuple(nearer.instance_ids[int(i)] for i in index),
+        nearer.num_lidar_points[index], nearer.visibility[index],
+    )  # fmt: skip
