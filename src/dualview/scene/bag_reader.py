@@ -78,6 +78,11 @@ class BagReader:
     def __enter__(self) -> BagReader:
         return self
 
+    @property
+    def types(self) -> Typestore:
+        """Every message type that the recording or dualview defines. It is shared: don't register into it."""
+        return self._types
+
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -22,6 +22,7 @@ import yaml
 from mcap.well_known import MessageEncoding, SchemaEncoding
 from mcap.writer import CompressionType, IndexType
 from mcap.writer import Writer as McapWriter
+from rosbags.typesys.store import Typestore
 
 from dualview.errors import BagError
 from dualview.scene import bag_messages as make
@@ -54,13 +55,16 @@ class BagWriter:
     (unless `overwrite`), isn't a `.mcap` path, or can't be written. Not thread-safe.
 
     Messages may be written in any order of time; at equal stamps they are read back in the order written, so
-    write a pose before the image that needs it.
+    write a pose before the image that needs it. types: those that may be written, if others than dualview's own (a copy of a
+    recording has the recording's: `BagReader.types`).
     """
 
-    def __init__(self, path: str | Path, rig: Rig, overwrite: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, rig: Rig, overwrite: bool = False, types: Typestore | None = None
+    ) -> None:
         self.path, self.rig = Path(path), rig
         self.counts: Counter[str] = Counter()
-        self._types = message_typestore()
+        self._types = types or message_typestore()
         self._channels: dict[str, _Channel] = {}
         self._schemas: dict[str, int] = {}
         self._first_ns: int | None = None
