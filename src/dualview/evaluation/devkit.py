@@ -34,6 +34,8 @@ try:
         TrackingMetrics,
     )
     from nuscenes.eval.tracking.loaders import interpolate_tracks
+    from nuscenes.eval.tracking.mot import MOTAccumulatorCustom as MOTAccumulator
+    from nuscenes.eval.tracking.utils import create_motmetrics
 except Exception as error:  # its tracking part raises unittest.SkipTest where a dependency is missing
     raise DualViewError(
         f"scoring needs nuscenes-devkit and it can't be imported ({error}): "
@@ -41,9 +43,9 @@ except Exception as error:  # its tracking part raises unittest.SkipTest where a
     ) from error
 
 __all__ = [
-    "AVG_METRIC_MAP", "MOT_METRIC_MAP", "DetectionMetricData", "DetectionMetrics", "EvalBoxes", "TrackingConfig",
+    "AVG_METRIC_MAP", "MOT_METRIC_MAP", "DetectionMetricData", "DetectionMetrics", "EvalBoxes", "MOTAccumulator", "TrackingConfig",
     "TrackingEvaluation", "TrackingMetricData", "TrackingMetrics", "accumulate", "calc_ap", "calc_tp", "center_distance",
-    "detection_boxes",
+    "create_motmetrics", "detection_boxes",
     "tracking_boxes",
 ]  # fmt: skip
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dualview.evaluation import devkit
+from dualview.evaluation.accumulation import ClassAccumulation, IdSwitch
 from dualview.evaluation.keyframes import Keyframe
 from dualview.evaluation.protocol import Protocol
 
@@ -26,29 +27,38 @@ class TrackingScores:
     """The devkit's summary: metric name in lower case ("amota", "ids", …) -> value over all classes, and class -> the same.
 
     Counts are sums over the classes, the rest means over the classes that have labels; NaN where no class has any. MOTA and the counts
-    are those at each class's best score threshold.
+    are those at each class's best score threshold; `switches` are the identity switches there, the worst first: those where an id
+    was lost that the object had kept for longest.
     """
 
     summary: Mapping[str, float]
     classes: Mapping[str, Mapping[str, float]]
+    switches: tuple[IdSwitch, ...] = ()
+
+
+def tracking_config(protocol: Protocol) -> devkit.TrackingConfig:
+    """The devkit's configuration of a protocol. Making one also tells the devkit's `TrackingBox` the class names (its own global)."""
+    names = list(protocol.tracking_ranges)
+    return devkit.TrackingConfig(
+        names, dict(zip(names, names, strict=True)), dict.fromkeys(names, "C0"), dict(protocol.tracking_ranges), "center_distance",
+        protocol.true_positive_threshold, protocol.min_recall, protocol.max_boxes, _WORST, protocol.recall_steps,
+    )  # fmt: skip
 
 
 def score_tracks(keyframes: Sequence[Keyframe], protocol: Protocol) -> TrackingScores:
     """Tracking scores of all drives together, by the algorithms of `TrackingEval.evaluate`."""
-    names = list(protocol.tracking_ranges)
-    config = devkit.TrackingConfig(
-        names, dict(zip(names, names, strict=True)), dict.fromkeys(names, "C0"), dict(protocol.tracking_ranges), "center_distance",
-        protocol.true_positive_threshold, protocol.min_recall, protocol.max_boxes, _WORST, protocol.recall_steps,
-    )  # fmt: skip
+    config = tracking_config(protocol)
     labels, predictions = devkit.tracking_boxes(keyframes, protocol)
     metrics = devkit.TrackingMetrics(config)
+    switches: list[IdSwitch] = []
     for name in config.class_names:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")  # pandas' and motmetrics' notes to their own authors
-            data = devkit.TrackingEvaluation(
-                labels, predictions, name, config.dist_fcn_callable, config.dist_th_tp, config.min_recall,
-                protocol.recall_steps, _WORST, verbose=False,
-            ).accumulate()  # fmt: skip
+            accumulation = ClassAccumulation(labels, predictions, name, config, protocol.recall_steps)
+            data = accumulation.accumulate()
+            best = _best(data)
+            if best is not None and not np.isnan(data.confidence[best]):
+                switches += accumulation.switches(data.confidence[best])
         _add_class(metrics, data, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a mean over no class is the NaN that we want
@@ -59,13 +69,14 @@ def score_tracks(keyframes: Sequence[Keyframe], protocol: Protocol) -> TrackingS
     classes = {
         name: {m: metrics.compute_metric(m, name) for m in (*_MEANS, *COUNTS)} for name in config.class_names
     }
-    return TrackingScores(summary, classes)
+    switches.sort(key=lambda s: (-s.held, s.distance))
+    return TrackingScores(summary, classes, tuple(switches))
 
 
 def _add_class(metrics: devkit.TrackingMetrics, data: devkit.TrackingMetricData, name: str) -> None:
     """The class's counts at its best threshold and its averages over recall, as `TrackingEval.evaluate` picks them."""
-    if not np.isnan(data.mota).all():
-        best = int(np.nanargmax(data.mota))
+    best = _best(data)
+    if best is not None:
         for metric in filter(None, devkit.MOT_METRIC_MAP.values()):
             metrics.add_label_metric(metric, name, data.get_metric(metric)[best])
     for average, metric in devkit.AVG_METRIC_MAP.items():
@@ -76,3 +87,8 @@ def _add_class(metrics: devkit.TrackingMetrics, data: devkit.TrackingMetricData,
             metrics.add_label_metric(
                 average, name, float(np.mean(np.where(np.isnan(values), _WORST[average], values)))
             )
+
+
+def _best(data: devkit.TrackingMetricData) -> int | None:
+    """The recall step with the best MOTA; None if the class has no labels."""
+    return None if np.isnan(data.mota).all() else int(np.nanargmax(data.mota))
