@@ -1,0 +1,1 @@
+"""Frozen networks that make labels; read in training and label making only."""
