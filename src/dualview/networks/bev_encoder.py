@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dualview.networks.res2_stages import Res2Stages
+
 
 class ResidualBlock(nn.Module):
     """conv-BN-ReLU-conv-BN, plus the input, ReLU (He et al. 2016).
@@ -91,7 +93,7 @@ class BevPyramid(nn.Module):
 
 class BevEncoder(nn.Module):
     """Pre-processing blocks (optional), residual stages and pyramid: [B, C, Y, X] -> [B, out_channels, Y,
-    X].
+    X]. With `res2` the stages are made of Res2 blocks, as BEVNeXt's.
     """
 
     def __init__(
@@ -102,18 +104,26 @@ class BevEncoder(nn.Module):
         strides: tuple[int, ...] = (1, 2, 2),
         blocks: tuple[int, ...] = (2, 2, 2),
         preprocess_blocks: int = 2,
+        res2: bool = False,
     ) -> None:
         super().__init__()
         self.preprocess = (
             BevStages(in_channels, (in_channels,), (1,), (preprocess_blocks,)) if preprocess_blocks else None
         )
-        self.stages = BevStages(in_channels, channels, strides, blocks)
+        stages = Res2Stages if res2 else BevStages
+        self.stages = stages(in_channels, channels, strides, blocks)
         self.pyramid = BevPyramid(channels[0] + channels[-1], out_channels, enlarge=strides[0] != 1)
 
     def forward(self, bev: Tensor) -> Tensor:
         """BEV map [B, in_channels, Y, X] -> encoded map [B, out_channels, Y, X]."""
-        if self.preprocess is not None:
-            bev = self.preprocess(bev)[-1]
+        return self.encode(self.prepare(bev))
+
+    def prepare(self, bev: Tensor) -> Tensor:
+        """The pre-processing alone, of one moment's map: what comes before several moments are fused."""
+        return bev if self.preprocess is None else self.preprocess(bev)[-1]
+
+    def encode(self, bev: Tensor) -> Tensor:
+        """The rest: prepared map [B, in_channels, Y, X] -> encoded map [B, out_channels, Y, X]."""
         stages = self.stages(bev)
         return self.pyramid(stages[0], stages[-1], (bev.shape[-2], bev.shape[-1]))
 

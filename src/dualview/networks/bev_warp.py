@@ -47,15 +47,17 @@ def warp_bev(
     origin = source.new_tensor([grid.x_min, grid.y_min])
     size = source.new_tensor([grid.columns, grid.rows])
     index = (source - origin) / grid.resolution - offset  # 0 = the first cell itself
-    # Far outside is as good as outside, and float32 has no trouble with it.
-    location = ((2 * index + 1) / size - 1).clamp(-4.0, 4.0).to(features.dtype)
-    return functional.grid_sample(
-        features,
-        location.unflatten(1, (grid.rows, grid.columns)),
+    # Far outside is as good as outside, and float32 has no trouble with it. Places are never rounded further.
+    location = ((2 * index + 1) / size - 1).clamp(-4.0, 4.0)
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    warped = functional.grid_sample(
+        features.to(dtype),
+        location.to(dtype).unflatten(1, (grid.rows, grid.columns)),
         mode="bilinear",
         padding_mode="zeros",
         align_corners=False,
     )
+    return warped.to(features.dtype)
 
 
 def _cell_places(grid: BevGrid, offset: float) -> Tensor:
