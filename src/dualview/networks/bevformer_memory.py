@@ -53,7 +53,7 @@ class BevMemory:
             )
         )
 
-    def broken_slots(self) -> Tensor | None:
+    def broken(self) -> Tensor | None:
         """bool [B]: slots whose map isn't finite. None without memory."""
         return None if self.map is None else ~self.map.features.isfinite().flatten(1).all(1)
 
