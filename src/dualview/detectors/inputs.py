@@ -65,6 +65,13 @@ def normalize_images(images: Tensor) -> Tensor:
     return (images.float() - mean) / deviation
 
 
+def image_colors(images: Tensor) -> Tensor:
+    """What `normalize_images` was given: [..., 3, H, W] float32, RGB, whole numbers 0..255."""
+    mean = torch.tensor(IMAGE_MEAN, device=images.device).view(3, 1, 1)
+    deviation = torch.tensor(IMAGE_STD, device=images.device).view(3, 1, 1)
+    return (images.float() * deviation + mean).round().clamp(0, 255)
+
+
 def inputs_from_frames(
     frames: Sequence[SurroundFrame],
     image_size: tuple[int, int],

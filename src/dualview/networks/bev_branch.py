@@ -138,6 +138,12 @@ class BevBranch(nn.Module):
             if context != out_channels:
                 self.refined_output = nn.Conv2d(context, out_channels, 1)
 
+    @property
+    def needs_instant(self) -> bool:
+        """Whether `forward` asks for the instant: some part of BEVNeXt is on that does."""
+        parts = (self.depth_field, self.fusion, self.refinement)
+        return any(part is not None for part in parts)
+
     def plan(
         self,
         image_from_working: Tensor,
