@@ -134,7 +134,8 @@ class ClassAccumulation(devkit.TrackingEvaluation):
     def _accumulated(self, threshold: float | None) -> tuple[Any, list[_Frame]]:
         """The filled accumulator, and the frames in the order of its frame numbers. Ids differ between drives, so one accumulator
         keeps them apart; frames with neither labels nor tracks are left out, as in the devkit."""
-        accumulator, frames = devkit.MOTAccumulator(), []
+        accumulator = devkit.MOTAccumulator()
+        frames: list[_Frame] = []
         for frame in self._frames:
             kept = np.ones(len(frame.scores), bool) if threshold is None else frame.scores >= threshold
             if len(frame.label_ids) or kept.any():
@@ -232,7 +233,7 @@ def fragmentations(events: Any, obj_frequencies: Any) -> int:
     """How often an object is lost and found again: `num_fragmentations_custom`."""
     total = 0
     for _, found in _objects(events):
-        lost = np.count_nonzero(found[:-1] & ~found[1:])
+        lost = int(np.count_nonzero(found[:-1] & ~found[1:]))
         total += lost - int(found.any() and not found[-1])  # lost for good isn't a fragment
     return total
 

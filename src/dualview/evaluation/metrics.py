@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from dualview.evaluation.detection import DetectionScores, score_by_range, score_detections
+from dualview.evaluation.depth import DepthError, DepthErrors, depth_errors
+from dualview.evaluation.detection import ClassDetection, DetectionScores, score_by_range, score_detections
 from dualview.evaluation.keyframes import Keyframe
+from dualview.evaluation.matching import match_keyframes
 from dualview.evaluation.protocol import Protocol
 from dualview.evaluation.run import Drive, percentiles
 from dualview.evaluation.tracking import COUNTS, TrackingScores, score_tracks
@@ -18,6 +20,8 @@ _TRACKING_NAMES = {
     "amota": "AMOTA", "amotp": "AMOTP", "mota": "MOTA", "motp": "MOTP", "recall": "recall", "ids": "IDS", "frag": "FRAG",
     "fp": "FP", "fn": "FN", "tp": "TP", "mt": "MT", "ml": "ML", "faf": "FAF", "tid": "TID", "lgd": "LGD",
 }  # fmt: skip
+
+WORST_SWITCHES = 20  # how many identity switches metrics.json tells one by one
 
 
 def compute_metrics(
@@ -43,23 +47,20 @@ def compute_metrics(
         return _jsonable(metrics), None
     detection = score_detections(keyframes, protocol)
     tracking = score_tracks(keyframes, protocol)
+    depth = depth_errors(match_keyframes(keyframes, protocol), protocol)
     metrics |= {
         "keyframes": len(keyframes),
         "keyframes_without_output": sum(k.prediction is None for k in keyframes),
         **_detection_summary(detection),
         "present": _present(detection),
         **{name: _count(key, tracking.summary[key]) for key, name in _TRACKING_NAMES.items()},
-        "per_class": _per_class(detection, tracking, protocol),
+        "depth_error": _depth(depth.overall),
+        "per_class": _per_class(detection, tracking, depth),
         "per_range": {
-            name: {
-                **_detection_summary(scores),
-                "labels": sum(c.label_count for c in scores.classes.values()),
-                "per_class": {
-                    n: {"ap": c.mean_ap, "labels": c.label_count} for n, c in scores.classes.items()
-                },
-            }
+            name: _range(scores, depth.bins[name], depth.bin_classes[name])
             for name, scores in score_by_range(keyframes, protocol).items()
         },
+        "worst_id_switches": [asdict(switch) for switch in tracking.switches[:WORST_SWITCHES]],
     }
     if not any(any(k.annotations.attributes) for k in keyframes):
         metrics["note"] = "the labels have no attributes, so AAE counts as 1 in NDS"
@@ -82,20 +83,48 @@ def _present(scores: DetectionScores) -> dict[str, Any] | None:
     return {**_detection_summary(scores.present), "classes": names}
 
 
-def _per_class(detection: DetectionScores, tracking: TrackingScores, protocol: Protocol) -> dict[str, Any]:
-    classes: dict[str, Any] = {}
+def _per_class(
+    detection: DetectionScores, tracking: TrackingScores, depth: DepthErrors
+) -> dict[str, dict[str, Any]]:
+    classes: dict[str, dict[str, Any]] = {}
     for name, scores in detection.classes.items():
         classes[name] = {
             "labels": scores.label_count,
             "predictions": scores.prediction_count,
-            "ap": scores.mean_ap,
-            **{f"ap_{distance:g}m": value for distance, value in scores.average_precision.items()},
+            **_precision(scores),
             **scores.errors,
+            "depth_error": _depth(depth.classes[name]),
         }
     for name, values in tracking.classes.items():
         ours = {title: _count(key, values[key]) for key, title in _TRACKING_NAMES.items()}
         classes.setdefault(name, {}).update(ours)
     return classes
+
+
+def _range(scores: DetectionScores, depth: DepthError, classes: Mapping[str, DepthError]) -> dict[str, Any]:
+    """One distance bin: its summary, and each class that has labels in it."""
+    return {
+        **_detection_summary(scores),
+        "labels": sum(c.label_count for c in scores.classes.values()),
+        "depth_error": _depth(depth),
+        "per_class": {
+            name: {"labels": c.label_count, **_precision(c), "depth_error": _depth(classes[name])}
+            for name, c in scores.classes.items()
+        },
+    }
+
+
+def _precision(scores: ClassDetection) -> dict[str, float]:
+    return {
+        "ap": scores.mean_ap,
+        **{f"ap_{distance:g}m": value for distance, value in scores.average_precision.items()},
+    }
+
+
+def _depth(error: DepthError) -> dict[str, float | int]:
+    return {
+        "mean_abs_m": error.absolute, "mean_rel": error.relative, "bias_m": error.bias, "matches": error.matches,
+    }  # fmt: skip
 
 
 def _count(key: str, value: float) -> float | int:
