@@ -18,7 +18,7 @@ SMALL = {
 
 
 def test_shipped_rigs_are_the_promised_ones() -> None:
-    assert set(known_rigs()) == {"nuscenes", "nuscenes2bag", "pandaset", "argoverse2", "synthetic"}
+    assert set(known_rigs()) == {"nuscenes", "nuscenes2bag", "pandaset", "argoverse2", "synthetic", "waymo"}
 
 
 @pytest.mark.parametrize("name", sorted(known_rigs()))

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=10.0, help="length of the drive (default %(default)s)"
     )
     parser.add_argument(
-        "--rig", default="nuscenes", help="vehicle layout: nuscenes or pandaset (default %(default)s)"
+        "--rig", default="nuscenes", help="vehicle layout: nuscenes, pandaset or waymo (default %(default)s)"
     )
     parser.add_argument(
         "--domain",

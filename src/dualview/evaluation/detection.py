@@ -129,7 +129,8 @@ def _score_class(
             errors = {
                 ours: np.nan if error in undefined else devkit.calc_tp(data, protocol.min_recall, error)
                 for error, ours in ERROR_NAMES.items()
-            }
+                if error not in protocol.constant_errors
+            } | {ERROR_NAMES[error]: value for error, value in protocol.constant_errors.items()}
     return ClassDetection(average, errors, len(labels.all), len(predictions.all), precision)
 
 

@@ -130,7 +130,8 @@ def _filtered(
     rack_boxes = labels.boxes[torch.tensor(racks, dtype=torch.int64)]
     points = labels.num_lidar_points.tolist()
     truth = []
-    for i, name, geometry in _inside(keyframe, labels.boxes, labels.class_names, ranges, rack_boxes):
+    label_names = [protocol.class_map.get(name, name) for name in labels.class_names]
+    for i, name, geometry in _inside(keyframe, labels.boxes, label_names, ranges, rack_boxes):
         if points[i] != 0:  # -1, unknown, stays
             names = labels.attributes[i] if labels.attributes else ()
             attribute = next((a for a in names if a in KNOWN_ATTRIBUTES), "")
@@ -141,9 +142,10 @@ def _filtered(
     boxes = keyframe.prediction.boxes
     boxes = boxes[torch.argsort(boxes.score, descending=True, stable=True)[: protocol.max_boxes]]
     speed = boxes.velocity[:, :2].double().norm(dim=-1).tolist()
+    predicted_names = [protocol.class_map.get(name, name) for name in keyframe.prediction.class_names]
     predicted = [
         _Box(name, float(boxes.score[i]), attribute_of(name, speed[i]), str(int(boxes.track_id[i])), geometry)
-        for i, name, geometry in _inside(keyframe, boxes, keyframe.prediction.class_names, ranges, rack_boxes)
+        for i, name, geometry in _inside(keyframe, boxes, predicted_names, ranges, rack_boxes)
     ]
     return truth, predicted
 

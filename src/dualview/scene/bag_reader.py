@@ -143,7 +143,7 @@ class BagReader:
         none.
 
         Labels index into the rig's class names (objects of other classes are left out), or into all classes
-        of the recording if the rig names none. Raises BagError if the boxes are in another frame than the
+        of the recording if the rig names none; the rig's class map comes first. Raises BagError if the boxes are in another frame than the
         rig's world frame.
         """
         if rig.annotations_topic is None:
@@ -156,6 +156,8 @@ class BagReader:
                 f"rig '{rig.name}' is "
                 f"'{rig.world_frame}': set world_frame in the rig file, or choose the rig of the recording"
             )
+        for labelled in (o for m in messages for o in m.objects) if rig.class_map else ():
+            labelled.class_name = rig.class_map.get(labelled.class_name, labelled.class_name)
         names = rig.class_names or tuple(sorted({o.class_name for m in messages for o in m.objects}))
         return [annotations_from_message(m, names) for m in messages]
 

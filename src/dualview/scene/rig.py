@@ -50,8 +50,8 @@ class Rig:
     """The cameras of a vehicle in their fixed order, and the frames and topics around them.
 
     anchor: the camera whose images open frames. lidar_topics, annotations_topic, annotations_2d_topic and
-    class_names matter only to training and evaluation. `assembler` overrides settings of the FrameAssembler
-    (seconds, see AssemblerSettings).
+    class_names matter only to training and evaluation; class_map renames the classes of the recording's labels (before class_names
+    picks from them). `assembler` overrides settings of the FrameAssembler (seconds, see AssemblerSettings).
     """
 
     name: str
@@ -65,6 +65,7 @@ class Rig:
     annotations_2d_topic: str | None = "/{camera}/annotations_2d"
     class_names: tuple[str, ...] | None = None
     assembler: Mapping[str, float] = field(default_factory=dict)
+    class_map: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.cameras:
@@ -155,7 +156,7 @@ class _StrictLoader(yaml.SafeLoader):
 _RIG_KEYS = {
     "name": str, "cameras": list, "ego_frame": str, "world_frame": str, "anchor": str, "lidar_topics": list,
     "odometry_topic": str, "annotations_topic": str, "annotations_2d_topic": str, "class_names": list,
-    "assembler": dict,
+    "assembler": dict, "class_map": dict,
 }  # fmt: skip
 _CAMERA_KEYS = {
     "name": str, "image_topic": str, "compressed": bool, "camera_info_topic": str, "optical_frame": str,
@@ -190,6 +191,8 @@ def rig_from_dict(content: Any, source: str, default_name: str = "rig") -> Rig:
     for key in ("lidar_topics", "class_names"):
         if key in given:
             given[key] = tuple(_checked_strings(given[key], f"{source}: '{key}'"))
+    if "class_map" in given:
+        _checked_strings([*given["class_map"], *given["class_map"].values()], f"{source}: 'class_map'")
     if "assembler" in given:
         given["assembler"] = _checked(given["assembler"], _ASSEMBLER_KEYS, f"{source}: assembler")
     try:

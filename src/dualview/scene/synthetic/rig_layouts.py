@@ -87,6 +87,7 @@ _HDL32 = tuple(float(e) for e in np.round(np.linspace(-30.67, 10.67, 32), 3))
 _PANDAR64 = tuple(
     round(float(e), 3) for e in (*np.linspace(-25, -7, 8), *np.linspace(-6, 2, 48), *np.linspace(3, 15, 8))
 )
+_WAYMO64 = tuple(round(float(e), 3) for e in np.linspace(-17.6, 2.4, 64))
 
 NUSCENES = RigLayout(
     "nuscenes", "synthetic",
@@ -114,7 +115,21 @@ PANDASET = RigLayout(
     LidarLayout("pandar64", (0.95, 0.0, 2.05), -90.0, _PANDAR64, 900, 100.0), (450, 800),
 )  # fmt: skip
 
-LAYOUTS = {layout.name: layout for layout in (NUSCENES, PANDASET)}
+# Five cameras and nothing behind, as on Waymo's vehicles. Waymo's front pictures have 1280 rows and its side pictures 886; here all have
+# 1080, so that one size serves a whole rig. The fields of view (50 degrees) and the 45 degrees between cameras are Waymo's.
+WAYMO = RigLayout(
+    "waymo", "waymo",
+    (
+        CameraLayout("front", 1920, 1080, 2060.0, (950.0, 540.0), (1.54, -0.02, 2.12), 0.0, 0.0, 0.0, 0.0),
+        CameraLayout("front_left", 1920, 1080, 2060.0, (960.0, 535.0), (1.49, 0.09, 2.12), 45.0, 0.0, 0.0, -10.0),
+        CameraLayout("front_right", 1920, 1080, 2060.0, (966.0, 538.0), (1.49, -0.09, 2.12), -45.0, 0.0, 0.0, 10.0),
+        CameraLayout("side_left", 1920, 1080, 2055.0, (958.0, 500.0), (1.43, 0.11, 2.12), 90.0, 0.0, 0.0, -20.0),
+        CameraLayout("side_right", 1920, 1080, 2055.0, (962.0, 502.0), (1.43, -0.11, 2.12), -90.0, 0.0, 0.0, 20.0),
+    ),
+    LidarLayout("lidar_top", (1.43, 0.0, 2.18), 0.0, _WAYMO64), (450, 800),
+)  # fmt: skip
+
+LAYOUTS = {layout.name: layout for layout in (NUSCENES, PANDASET, WAYMO)}
 
 
 def find_layout(name: str) -> RigLayout:
