@@ -8,6 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dualview.cli._robustness import (
+    add_robustness_arguments,
+    check_robustness_arguments,
+    run_robustness,
+)
+
 HELP = "score a detector, or a node's recorded tracks, against the labels of recordings"
 
 
@@ -37,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pictures", type=int, default=3, metavar="N", help="pictures of the worst frames (default 3)"
     )
+    add_robustness_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,8 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
     from dualview.evaluation.metrics import compute_metrics, headline
     from dualview.evaluation.protocol import load_protocol
     from dualview.evaluation.report import write_report
+    from dualview.evaluation.robustness import robustness_headline
     from dualview.evaluation.run import detect, fitting_rig, label, recorded, unique_names
 
+    check_robustness_arguments(arguments)
     protocol = load_protocol(arguments.protocol)
     if arguments.keyframe_interval is not None:
         protocol = replace(protocol, keyframe_interval_s=arguments.keyframe_interval)
@@ -69,10 +78,13 @@ def run(arguments: argparse.Namespace) -> int:
             print(file=sys.stderr)
     keyframes = [k for drive in drives for k in label(drive, rig, protocol)]
     metrics, detection = compute_metrics(drives, keyframes, protocol)
+    if arguments.corruptions and metrics["scored"]:
+        metrics["robustness"] = run_robustness(arguments, metrics, names, rig, session, protocol, _progress)
     page = write_report(
         Path(arguments.report), metrics, detection, drives, keyframes, rig, protocol, arguments.pictures
     )
-    for name, value in headline(metrics):
+    robustness = robustness_headline(metrics["robustness"]) if "robustness" in metrics else []
+    for name, value in headline(metrics) + robustness:
         print(f"{name:>28}  {value}")
     print(f"weights: {'; '.join(metrics['weights'])}\nreport: {page}")
     return 0

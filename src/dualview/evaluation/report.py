@@ -18,6 +18,7 @@ from dualview.evaluation.detection import DetectionScores
 from dualview.evaluation.keyframes import Keyframe
 from dualview.evaluation.metrics import headline
 from dualview.evaluation.protocol import Protocol
+from dualview.evaluation.robustness import robustness_section
 from dualview.evaluation.run import Drive
 from dualview.evaluation.worst_frames import FrameErrors, worst_frames
 from dualview.scene.rig import Rig
@@ -43,6 +44,8 @@ def write_report(
         _draw_curves(folder / "precision_recall.png", detection, protocol)
         sections.append("## Precision and recall\n\n![precision over recall](precision_recall.png)")
         sections.append(_worst(folder, drives, keyframes, rig, protocol, pictures))
+    if "robustness" in metrics:
+        sections.append(robustness_section(metrics["robustness"]))
     sections.append(_latency(metrics))
     page = folder / "report.md"
     page.write_text("\n\n".join(s for s in sections if s) + "\n", encoding="utf-8")

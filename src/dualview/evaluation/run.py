@@ -62,7 +62,7 @@ def threshold_overrides(score_threshold: float | None) -> dict[str, float]:
     """Overrides for `dualview.load` that mean the same as the node's parameter score_threshold; None: the checkpoint's own."""
     if score_threshold is None:
         return {}
-    return {"track_threshold": score_threshold, "decoder.id_threshold": score_threshold}
+    return {"score_threshold": score_threshold}
 
 
 def detect(
@@ -71,10 +71,11 @@ def detect(
     session: TrackingSession,
     name: str | None = None,
     progress: Callable[[int], None] | None = None,
+    alter: Callable[[ClosedFrame], ClosedFrame] | None = None,
 ) -> Drive:
     """Run a detector over a recording, frame by frame as the node does; `progress` is told the number of frames done.
 
-    The session's state starts afresh; track ids go on.
+    The session's state starts afresh; track ids go on. alter: what is done to each frame before the detector sees it.
     """
     predictions, dropped = [], Counter[str]()
     latency: dict[str, list[float]] = {"preprocess": [], "network": []}
@@ -85,7 +86,7 @@ def detect(
                 dropped[closed.kind] += 1
                 continue
             try:
-                processed = session.process(closed, with_bev_map=False)
+                processed = session.process(alter(closed) if alter else closed, with_bev_map=False)
             except ImageError:
                 dropped["no usable image"] += 1
                 continue

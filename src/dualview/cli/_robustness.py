@@ -1,0 +1,84 @@
+"""What `dualview evaluate --corruptions` adds to an evaluation."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dualview.detectors.session import TrackingSession
+    from dualview.evaluation.protocol import Protocol
+    from dualview.scene.rig import Rig
+
+
+def add_robustness_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare --corruptions and what belongs to it."""
+    group = parser.add_argument_group("robustness (RoboBEV)")
+    group.add_argument("--corruptions", metavar="all|NAMES",
+                       help="also run under corrupted images, for mRR and mCE: 'all', or fog,snow,… (see dualview corrupt)")  # fmt: skip
+    group.add_argument(
+        "--severities", default="all", metavar="all|NAMES", help="easy,moderate,hard (default: all)"
+    )
+    group.add_argument(
+        "--corruption-seed", type=int, default=0, metavar="N", help="seed of the corruptions (default 0)"
+    )
+    group.add_argument("--mce-baseline", metavar="METRICS.json",
+                       help="another detector's metrics with --corruptions, for mCE (default: DETR3D on nuScenes)")  # fmt: skip
+
+
+def check_robustness_arguments(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError for what can't be done, before anything slow starts."""
+    from dualview.errors import ConfigError
+    from dualview.evaluation.robustness import parse_corruptions, parse_severities, read_baseline
+
+    if arguments.corruptions is None:
+        return
+    if arguments.tracks:
+        raise ConfigError(
+            "--corruptions needs a detector to run: for a node, play copies that `dualview corrupt` makes to it"
+        )
+    if arguments.corruption_seed < 0:
+        raise ConfigError(
+            f"--corruption-seed {arguments.corruption_seed}: a seed is a whole number from 0 on"
+        )
+    parse_corruptions(arguments.corruptions)
+    parse_severities(arguments.severities)
+    if arguments.mce_baseline:
+        read_baseline(arguments.mce_baseline)
+
+
+def run_robustness(
+    arguments: argparse.Namespace,
+    metrics: Mapping[str, Any],
+    names: Sequence[str],
+    rig: Rig,
+    session: TrackingSession,
+    protocol: Protocol,
+    progress: Callable[[str], Callable[[int], None]],
+) -> dict[str, Any]:
+    """Run all corruptions that were asked for; `metrics`: those of clean images. Each score is printed when it is known."""
+    from dualview.evaluation.robustness import (
+        DETR3D_BASELINE,
+        evaluate_corrupted,
+        parse_corruptions,
+        parse_severities,
+        read_baseline,
+        robustness_summary,
+    )
+    from dualview.scene.corruptions.corruption import Corruption
+
+    wanted = [
+        Corruption(name, severity, arguments.corruption_seed)
+        for name in parse_corruptions(arguments.corruptions)
+        for severity in parse_severities(arguments.severities)
+    ]
+    baseline = read_baseline(arguments.mce_baseline) if arguments.mce_baseline else DETR3D_BASELINE
+    scores = []
+    for score in evaluate_corrupted(arguments.bags, names, rig, session, protocol, wanted, progress):
+        scores.append(score)
+        about = f"{score.corruption.name}, {score.corruption.severity}"
+        print(f"{about:>28}  mAP {score.mean_ap:.3f}, NDS {score.nds:.3f}", file=sys.stderr, flush=True)
+    present = metrics["present"]["NDS"] if metrics["present"] else None
+    return robustness_summary(metrics["NDS"], present, scores, baseline)
