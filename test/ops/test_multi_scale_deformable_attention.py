@@ -60,9 +60,7 @@ def test_gradients() -> None:
 def test_bfloat16_values_keep_float32_locations() -> None:
     values, locations, weights = example(2, torch.float32, queries=40)
     exact = multi_scale_deformable_attention(values, locations, weights)
-    rounded = multi_scale_deformable_attention(
-        [v.bfloat16() for v in values], locations, weights.bfloat16()
-    )
+    rounded = multi_scale_deformable_attention([v.bfloat16() for v in values], locations, weights.bfloat16())
     assert rounded.dtype == torch.bfloat16
     assert (rounded.float() - exact).abs().max() < 0.02 * exact.abs().max()
 

@@ -29,7 +29,9 @@ def bevformer_pillars(grid: BevGrid, heights: int) -> Tensor:
     """
     cells = grid.cell_centers().flatten(0, 1)
     z = torch.linspace(grid.z_min + 0.5, grid.z_max - 0.5, heights)
-    return torch.cat([cells[:, None].expand(-1, heights, -1), z.view(1, -1, 1).expand(len(cells), -1, -1)], -1)
+    return torch.cat(
+        [cells[:, None].expand(-1, heights, -1), z.view(1, -1, 1).expand(len(cells), -1, -1)], -1
+    )
 
 
 def view_pillars(
@@ -98,7 +100,9 @@ class SpatialCrossAttention(nn.Module):
         attended = multi_scale_deformable_attention(values, locations, of_seen(weights))  # [B V, S, C]
         attended = attended * valid.flatten(0, 1).unsqueeze(-1)
         total = attended.new_zeros(batch, queries, dims).scatter_add(
-            1, chosen.unsqueeze(-1).expand(-1, -1, dims), attended.unflatten(0, (batch, cameras)).flatten(1, 2)
+            1,
+            chosen.unsqueeze(-1).expand(-1, -1, dims),
+            attended.unflatten(0, (batch, cameras)).flatten(1, 2),
         )
         count = hit.sum(1).clamp(min=1).unsqueeze(-1)  # [B, Q, 1]
         return query + self.dropout(self.output(total / count))

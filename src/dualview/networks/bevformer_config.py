@@ -69,4 +69,6 @@ class BevFormerConfig:
         if self.encoder_layers < 1 or self.decoder_layers < 1 or self.num_levels < 1:
             raise ValueError("encoder_layers, decoder_layers and num_levels must be at least 1")
         if self.camera_count is not None and self.camera_count < 1:
-            raise ValueError("camera_count must be at least 1, or null for a detector without camera embeddings")
+            raise ValueError(
+                "camera_count must be at least 1, or null for a detector without camera embeddings"
+            )

@@ -9,13 +9,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dualview.networks.bevformer_memory import MOTION_SIZE, PreviousBev
 from dualview.networks.bevformer_camera_attention import (
     SpatialCrossAttention,
     bevformer_pillars,
     view_pillars,
 )
 from dualview.networks.bevformer_config import BevFormerConfig
+from dualview.networks.bevformer_memory import MOTION_SIZE, PreviousBev
 from dualview.networks.pillar_attention import PillarViews
 from dualview.networks.temporal_self_attention import TemporalSelfAttention
 
