@@ -226,3 +226,32 @@ def test_configuration_is_readable_beside_the_weights(saved):
     assert (
         values["class_names"] == ["car", "truck", "pedestrian"] and values["format"] == "dualview-detector-1"
     )
+
+
+def test_half_precision_is_half_the_size_and_the_same_detector(saved, tmp_path, capsys):
+    half = tmp_path / "half.safetensors"
+    assert main(["export", str(saved), str(half)]) == 0
+    assert "MiB" in capsys.readouterr().out
+    stored, full = load_file(half), load_file(saved)
+    assert set(stored) == set(full)
+    assert {stored[k].dtype for k in full if full[k].dim() >= 2 and full[k].numel() >= 8192} == {torch.float16}
+    small = [k for k in full if full[k].dim() < 2 or full[k].numel() < 8192]
+    assert all(torch.equal(stored[k], full[k]) for k in small)
+    assert checkpoint.read_metadata(half) == checkpoint.read_metadata(saved)
+    loaded, original = load_checkpoint(half), load_checkpoint(saved)
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    for ours, theirs in zip(loaded.parameters(), original.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=2**-11, atol=6e-8)
+
+
+def test_half_precision_refuses_what_it_would_spoil(saved, tmp_path, capsys):
+    weights = load_file(saved)
+    name = next(k for k in weights if weights[k].dim() >= 2 and weights[k].numel() >= 8192)
+    weights[name] = torch.full_like(weights[name], 1e6)
+    large = tmp_path / "large.safetensors"
+    save_file(weights, str(large), checkpoint.read_metadata(saved))
+    assert main(["export", str(large), str(tmp_path / "out.safetensors")]) != 0
+    assert name in capsys.readouterr().err
+    assert not list(tmp_path.glob("*out*"))
+    assert main(["export", str(large), str(saved)]) != 0
+    assert "--overwrite" in capsys.readouterr().err

@@ -5,6 +5,7 @@ metadata.
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,15 +16,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dualview.detectors.config import DetectorConfig
-from dualview.detectors.dual_view import DualView
+from dualview.detectors.detector import Detector, Settings, with_score_threshold
 from dualview.detectors.json_config import override
 from dualview.detectors.presets import PRESETS, preset_config
+from dualview.detectors.systems import make_detector, settings_from_json
 from dualview.errors import ConfigError, WeightsError
 from dualview.networks.fold_norms import fold_batch_norms, same_numbers
 from dualview.resources import find_directories
 
 CONFIG_KEY = "dualview_config"
+_LARGE = 8192  # numbers: from here on a tensor is worth storing in half precision
 _PICKLE_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pkl")
 
 
@@ -43,12 +45,13 @@ def load_detector(
     device: str | torch.device = "auto",
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
-) -> DualView:
+) -> Detector:
     """A detector, ready for `step`: a checkpoint by path or by its name in models/, or a preset with random
     weights.
 
     device: "auto" takes the GPU if there is one. seed: of a preset's random weights. overrides: config fields
-    by dotted path, such as {"track_threshold": 0.1, "decoder.id_threshold": 0.1}.
+    by dotted path, such as {"max_tracks": 100}; "score_threshold" stands for all fields that decide from which score
+    on a track is reported.
 
     Raises WeightsError if the file can't be found or doesn't fit, ConfigError for an unknown name or
     override.
@@ -66,7 +69,7 @@ def load_detector(
     elif name in shipped:
         detector = load_checkpoint(shipped[name], overrides)
     elif name in PRESETS:
-        detector = build_detector(override(preset_config(name), overrides or {}), seed)
+        detector = build_detector(overridden(preset_config(name), overrides), seed)
     else:
         known = sorted({*PRESETS, *shipped})
         raise ConfigError(
@@ -90,31 +93,37 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def build_detector(config: DetectorConfig, seed: int = 0, anchors: Tensor | None = None) -> DualView:
+def overridden(config: Settings, overrides: Mapping[str, Any] | None) -> Settings:
+    """`config` with fields changed by dotted path; "score_threshold" as in `load_detector`. Raises ConfigError."""
+    return override(config, with_score_threshold(config, overrides or {}))
+
+
+def build_detector(config: Settings, seed: int = 0, anchors: Tensor | None = None) -> Detector:
     """A detector with random weights that only `seed` decides; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        detector = DualView(config, anchors)
+        detector = make_detector(config, anchors)
     detector.weights_description = f"untrained (seed {seed})"
     return detector
 
 
-def fold_for_inference(detector: DualView) -> DualView:
+def fold_for_inference(detector: Detector) -> Detector:
     """The detector in evaluation mode with its batch norms folded away; it steps faster and can't be trained
     or saved.
     """
     detector.eval()
-    backbone = fold_batch_norms(detector.image_backbone)
-    example = torch.linspace(-2, 2, 3 * 64 * 64).view(1, 3, 64, 64)
-    if same_numbers(detector.image_backbone, backbone, example):  # any of timm's networks may be in there
-        detector.image_backbone = backbone
+    if detector.image_backbone is not None:
+        backbone = fold_batch_norms(detector.image_backbone)
+        example = torch.linspace(-2, 2, 3 * 64 * 64).view(1, 3, 64, 64)
+        if same_numbers(detector.image_backbone, backbone, example):  # any of timm's networks may be in there
+            detector.image_backbone = backbone
     if detector.bev_branch is not None:
         detector.bev_branch = fold_batch_norms(detector.bev_branch)
     detector.folded = True
     return detector
 
 
-def save_checkpoint(detector: DualView, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+def save_checkpoint(detector: Detector, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write weights and configuration to `path` (.safetensors); `metadata`: further strings to keep beside
     them.
 
@@ -126,6 +135,36 @@ def save_checkpoint(detector: DualView, path: str | Path, metadata: Mapping[str,
         )
     weights = {name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()}
     save_file(weights, str(path), {**(metadata or {}), CONFIG_KEY: detector.config.to_json()})
+
+
+def export_half(source: Path, target: Path) -> float:
+    """Copy a checkpoint with its large tensors in float16, metadata as they are; it loads like any other.
+
+    Small tensors (norms, biases, anchors) stay in float32: they take no room, and rounding them would move
+    boxes. Returns the largest relative error among weights that float16 holds as normal numbers. Raises
+    WeightsError if the source can't be read or a weight is beyond float16.
+    """
+    metadata, weights = read_metadata(source), read_tensors(source)
+    halved, largest = {}, 0.0
+    for name, value in weights.items():
+        halved[name] = value
+        if value.dtype != torch.float32 or value.dim() < 2 or value.numel() < _LARGE:
+            continue
+        half = value.half()
+        if not bool(half.isfinite().all()):
+            raise WeightsError(f"'{source}': {name} holds numbers beyond float16; share it as it is")
+        normal = value.abs() >= torch.finfo(torch.float16).tiny
+        error = ((half.float() - value).abs() / value.abs())[normal]
+        largest = max(largest, float(error.max())) if error.numel() else largest
+        halved[name] = half
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.partial")
+    try:
+        save_file(halved, str(temporary), metadata)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return largest
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -144,7 +183,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         ) from error
 
 
-def load_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None) -> DualView:
+def load_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Detector:
     """The detector that `save_checkpoint` wrote; every weight must be there and fit.
 
     Raises WeightsError naming what is missing, unexpected or of another shape.
@@ -156,7 +195,7 @@ def load_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None
             f"'{path}' holds weights without a dualview configuration: if they are another project's, "
             "import them with `dualview import-weights`"
         )
-    config = override(DetectorConfig.from_json(metadata[CONFIG_KEY]), overrides or {})
+    config = overridden(settings_from_json(metadata[CONFIG_KEY]), overrides)
     detector = build_detector(config)
     load_weights(detector, read_tensors(path), str(path))
     detector.weights_description = f"{path.name} sha256 {sha256_of(path)[:16]}"
