@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dualview.cli._robustness import (
     add_robustness_arguments,
     check_robustness_arguments,
     run_robustness,
 )
+
+if TYPE_CHECKING:
+    from dualview.evaluation.protocol import Protocol
+    from dualview.evaluation.run import Labels
+    from dualview.scene.rig import Rig
 
 HELP = "score a detector, or a node's recorded tracks, against the labels of recordings"
 
@@ -40,9 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keyframe-interval", type=float, metavar="S",
                         help="score keyframes at least so far apart, s (nuScenes: 0.5; default: all)")  # fmt: skip
-    parser.add_argument(
-        "--pictures", type=int, default=3, metavar="N", help="pictures of the worst frames (default 3)"
-    )
+    parser.add_argument("--pictures", type=int, default=3, metavar="N",
+                        help="pictures of the worst frames, and strips of the worst identity switches (default 3)")  # fmt: skip
     add_robustness_arguments(parser)
 
 
@@ -55,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dualview.evaluation.protocol import load_protocol
     from dualview.evaluation.report import write_report
     from dualview.evaluation.robustness import robustness_headline
-    from dualview.evaluation.run import detect, fitting_rig, label, recorded, unique_names
+    from dualview.evaluation.run import detect, fitting_rig, label, read_labels, recorded, unique_names
 
     check_robustness_arguments(arguments)
     protocol = load_protocol(arguments.protocol)
@@ -67,27 +71,69 @@ def run(arguments: argparse.Namespace) -> int:
         )
     rig = fitting_rig(arguments.bags[0], arguments.rig)
     names = list(unique_names(arguments.bags))
+    labels = [read_labels(path, rig, protocol) for path in arguments.bags]
+    _tell_unlabelled(arguments.bags, labels, rig)
+    folder = _folder(arguments.report)
     drives = []
     if arguments.tracks:
         for path, tracks, name in zip(arguments.bags, arguments.tracks, names, strict=True):
             drives.append(recorded(path, tracks, rig, arguments.tracks_topic, name))
+        _check_classes(protocol, labels, {c for d in drives for p in d.predictions for c in p.class_names})
     else:
         session = _session(arguments, rig)
+        _check_classes(protocol, labels, session.detector.config.class_names)
         for path, name in zip(arguments.bags, names, strict=True):
             drives.append(detect(path, rig, session, name, _progress(name)))
             print(file=sys.stderr)
-    keyframes = [k for drive in drives for k in label(drive, rig, protocol)]
+    keyframes = [
+        k for drive, own in zip(drives, labels, strict=True) for k in label(drive, rig, protocol, own)
+    ]
     metrics, detection = compute_metrics(drives, keyframes, protocol)
     if arguments.corruptions and metrics["scored"]:
         metrics["robustness"] = run_robustness(arguments, metrics, names, rig, session, protocol, _progress)
-    page = write_report(
-        Path(arguments.report), metrics, detection, drives, keyframes, rig, protocol, arguments.pictures
-    )
+    page = write_report(folder, metrics, detection, drives, keyframes, rig, protocol, arguments.pictures)
     robustness = robustness_headline(metrics["robustness"]) if "robustness" in metrics else []
     for name, value in headline(metrics) + robustness:
         print(f"{name:>28}  {value}")
     print(f"weights: {'; '.join(metrics['weights'])}\nreport: {page}")
     return 0
+
+
+def _folder(path: str) -> Path:
+    """The report's folder, made before anything slow starts. Raises ConfigError if it can't be."""
+    from dualview.errors import ConfigError
+
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--report {path}: the folder can't be made ({error.strerror or error}); name another"
+        ) from error
+    return folder
+
+
+def _tell_unlabelled(paths: Sequence[str], labels: Sequence[Labels], rig: Rig) -> None:
+    """Name the recordings that can't be scored, and why, before the long part."""
+    for path, own in zip(paths, labels, strict=True):
+        if own.annotations:
+            continue
+        if own.unplaced:
+            reason = f"labels, but no pose from {rig.world_frame} to {rig.ego_frame} at their stamps (is /tf recorded?)"
+        elif rig.annotations_topic is None:
+            reason = f"no labels that rig '{rig.name}' knows of (set annotations_topic in the rig file)"
+        else:
+            reason = f"no labels on {rig.annotations_topic}, rig '{rig.name}' (`dualview bag info` lists its topics)"
+        print(f"dualview evaluate: {path} has {reason}: it counts for times, not for scores", file=sys.stderr)
+
+
+def _check_classes(protocol: Protocol, labels: Sequence[Labels], detected: Collection[str]) -> None:
+    """Raises ConfigError if the protocol scores a class that neither labels nor detector know."""
+    from dualview.evaluation.protocol import Protocol
+    from dualview.evaluation.protocol_checks import check_classes
+
+    known = set(detected).union(*(own.class_names for own in labels))
+    check_classes(protocol, known, list(Protocol().class_ranges))
 
 
 def _session(arguments: argparse.Namespace, rig: Any) -> Any:

@@ -35,6 +35,7 @@ def compute_metrics(
         "scored": bool(keyframes),
         "weights": sorted({d.weights for d in drives}),
         "drives": [d.name for d in drives],
+        "drives_without_labels": [d.name for d in drives if d.name not in {k.drive for k in keyframes}],
         "frames": sum(len(d.predictions) for d in drives),
         "frames_dropped": dict(sum((Counter(d.dropped) for d in drives), Counter())),
         "latency_ms": _latency(drives),

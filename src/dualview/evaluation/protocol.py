@@ -10,9 +10,12 @@ from typing import Any
 import yaml
 
 from dualview.errors import ConfigError
+from dualview.evaluation.protocol_checks import check_values
 from dualview.scene.class_maps import WAYMO_CLASS_MAP
 
 _VEHICLES = ("car", "truck", "bus", "trailer", "construction_vehicle")
+# detected but not tracked in nuScenes
+_UNTRACKED = ("construction_vehicle", "traffic_cone", "barrier")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Protocol:
     constant_errors: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_values(self)
         if self.true_positive_threshold not in self.distance_thresholds:
             raise ConfigError(
                 f"protocol '{self.name}': true_positive_threshold {self.true_positive_threshold:g} must be one of "
@@ -88,6 +92,7 @@ _NAMED = {"nuscenes": Protocol, "waymo": waymo_protocol}
 
 def load_protocol(name_or_path: str | Path = "nuscenes") -> Protocol:
     """A protocol by name (nuscenes, waymo), or one from a YAML file whose keys are the fields of `Protocol` (absent = nuScenes').
+    A file that lists class_ranges but no tracking_ranges tracks the same classes, without those that nuScenes doesn't track.
 
     Raises ConfigError naming the wrong key.
     """
@@ -111,4 +116,6 @@ def load_protocol(name_or_path: str | Path = "nuscenes") -> Protocol:
     for key in ("distance_thresholds", "range_bins"):
         if key in content:
             content[key] = tuple(tuple(v) if isinstance(v, list) else v for v in content[key])
+    if isinstance(content.get("class_ranges"), dict) and "tracking_ranges" not in content:
+        content["tracking_ranges"] = {n: r for n, r in content["class_ranges"].items() if n not in _UNTRACKED}
     return Protocol(**{"name": path.stem, **content})

@@ -16,6 +16,7 @@ from dualview.evaluation.protocol import Protocol
 from dualview.geometry.boxes import Boxes3D
 from dualview.scene.assembler import AssemblerSettings, ClosedFrame
 from dualview.scene.bag_reader import BagReader
+from dualview.scene.frame import Annotations
 from dualview.scene.offline import iterate_frames
 from dualview.scene.recorded import read_tracks, read_transforms
 from dualview.scene.rig import Rig, known_rigs, load_rig
@@ -135,13 +136,28 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     return {f"p{p}": round(float(np.percentile(values, p)), 3) for p in (50, 95, 99)}
 
 
-def label(drive: Drive, rig: Rig, protocol: Protocol) -> list[Keyframe]:
-    """The drive's predictions beside the labels of its recording; empty if it has none.
+@dataclass(frozen=True)
+class Labels:
+    """The labelled instants of one recording that can be scored, where the vehicle was then ([3] m, world), and how many more there are
+    without a pose of the vehicle."""
+
+    annotations: list[Annotations]
+    ego_positions: list[np.ndarray]
+    unplaced: int = 0
+
+    @property
+    def class_names(self) -> set[str]:
+        """Every class that the recording has a label of."""
+        return {name for annotation in self.annotations for name in annotation.class_names}
+
+
+def read_labels(path: str | Path, rig: Rig, protocol: Protocol) -> Labels:
+    """The labels of a recording; empty if it has none.
 
     The ego position at a keyframe comes from tf; a keyframe at which tf has none (before the first or after the last pose) is
     left out, since no range can be told for it.
     """
-    with BagReader(drive.path) as bag:
+    with BagReader(path) as bag:
         annotations = thin_out(_with_racks(bag, rig), protocol.keyframe_interval_s)
         transforms = read_transforms(bag) if annotations else None
     kept, positions = [], []
@@ -152,7 +168,13 @@ def label(drive: Drive, rig: Rig, protocol: Protocol) -> list[Keyframe]:
             continue
         kept.append(annotation)
         positions.append(pose[:3, 3])
-    return pair(drive.name, kept, positions, drive.predictions, protocol.tolerance_s)
+    return Labels(kept, positions, len(annotations) - len(kept))
+
+
+def label(drive: Drive, rig: Rig, protocol: Protocol, labels: Labels | None = None) -> list[Keyframe]:
+    """The drive's predictions beside the labels of its recording (read from it where they aren't given); empty if it has none."""
+    labels = labels or read_labels(drive.path, rig, protocol)
+    return pair(drive.name, labels.annotations, labels.ego_positions, drive.predictions, protocol.tolerance_s)
 
 
 def _with_racks(bag: BagReader, rig: Rig) -> list:
