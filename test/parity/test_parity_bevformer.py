@@ -13,6 +13,10 @@ from torch import Tensor
 from dualview.detectors.import_bevformer import network_weights
 from dualview.geometry.bev_grid import BevGrid
 from dualview.geometry.rigid import yaw_of
+from dualview.networks.bevformer_camera_attention import bevformer_pillars, view_pillars
+from dualview.networks.bevformer_config import BevFormerConfig, BevFormerQuirks
+from dualview.networks.bevformer_decoder import BevFormerDecoder
+from dualview.networks.bevformer_encoder import BevFormerEncoder
 from dualview.networks.bevformer_memory import (
     BevMemory,
     RememberedMap,
@@ -20,10 +24,6 @@ from dualview.networks.bevformer_memory import (
     previous_from_current,
     recall_bev,
 )
-from dualview.networks.bevformer_camera_attention import bevformer_pillars, view_pillars
-from dualview.networks.bevformer_config import BevFormerConfig, BevFormerQuirks
-from dualview.networks.bevformer_decoder import BevFormerDecoder
-from dualview.networks.bevformer_encoder import BevFormerEncoder
 
 ATTENTION = 1e-4  # the case's tolerance of attention outputs and of boxes
 LIDAR_FROM_EGO = torch.tensor(

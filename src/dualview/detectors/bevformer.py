@@ -62,6 +62,8 @@ class BevFormerState:
 class BevFormer(Detector):
     """The detector that `config` describes."""
 
+    image_backbone: ImageBackbone
+
     def __init__(self, config: BevFormerDetectorConfig) -> None:
         super().__init__(config)
         backbone = config.backbone

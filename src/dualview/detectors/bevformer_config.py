@@ -25,12 +25,13 @@ from dualview.scene.sweeps import LidarInput
 class BevFormerDetectorConfig:
     """A BEVFormer; the defaults are BEVFormer-tiny's.
 
-    name: of the preset that it comes from. image_size: (height, width) px of its images, which are padded with
-    zeros below and to the right to multiples of `pad_to`. network: the transformer. class_names: what the
-    labels mean. tracking: of the boxes that are reported. track_threshold: class probability at which a box is reported; max_tracks: the most that are.
-    center_range: |x|, |y|, |z| (m, working frame) beyond which boxes are dropped. camera_names: the rig that it
-    was trained on, in the order of the camera embeddings. working_from_ego: the frame inside the network (rigid, 4x4;
-    quarter turns about z and shifts only, so that the BEV map stays a grid of the ego frame).
+    name: of the preset that it comes from. image_size: (height, width) px of its images, which are padded
+    with zeros below and to the right to multiples of `pad_to`. network: the transformer. class_names: what
+    the labels mean. tracking: of the boxes that are reported. track_threshold: class probability at which a
+    box is reported; max_tracks: the most that are. center_range: |x|, |y|, |z| (m, working frame) beyond
+    which boxes are dropped. camera_names: the rig that it was trained on, in the order of the camera
+    embeddings. working_from_ego: the frame inside the network (4x4; quarter turns about z and shifts only, so
+    that the BEV map stays a grid of the ego frame).
     """
 
     name: str

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dualview.detectors.bevformer import BevFormer
 from dualview.detectors.bevformer_config import BevFormerDetectorConfig
-from dualview.detectors.import_sparse4d import LIDAR_TOP_FROM_EGO, ImportReport, image_encoder_name
 from dualview.detectors.bevformer_presets import bevformer_tiny
+from dualview.detectors.import_sparse4d import LIDAR_TOP_FROM_EGO, ImportReport, image_encoder_name
 from dualview.errors import WeightsError
 from dualview.networks.bevformer_config import BevFormerQuirks
 
