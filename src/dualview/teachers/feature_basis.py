@@ -52,7 +52,9 @@ class BasisFit:
         """
         channels = len(self._moments)
         if not 1 <= components <= channels:
-            raise ConfigError(f"--pca {components}: the teacher has {channels} channels; choose 1 to {channels}")
+            raise ConfigError(
+                f"--pca {components}: the teacher has {channels} channels; choose 1 to {channels}"
+            )
         if self.count < components:
             raise ConfigError(
                 f"only {self.count} points with features were found, too few for {components} components: do the rig's cameras "

@@ -38,9 +38,7 @@ class FeatureCloud:
     @staticmethod
     def empty(channels: int) -> FeatureCloud:
         """No points."""
-        return FeatureCloud(
-            torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, channels), torch.zeros(0)
-        )
+        return FeatureCloud(torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, channels), torch.zeros(0))
 
     @property
     def nbytes(self) -> int:

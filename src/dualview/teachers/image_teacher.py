@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,12 +94,13 @@ def open_teacher(choice: TeacherChoice, device: str | torch.device = "cpu") -> I
         timm_name = f"tf_{choice.name.replace('-', '_')}"
         if not timm.is_model(timm_name):
             raise ConfigError(f"there is no teacher '{choice.name}': say efficientnet-lite0, 1 or 2")
-        network: nn.Module = ImageBackbone(timm_name, strides=(32,))
+        backbone = ImageBackbone(timm_name, strides=(32,))
         if choice.weights is None:
-            load_backbone_weights(network, timm_name, choice.name)
+            load_backbone_weights(backbone, timm_name, choice.name)
         else:
-            _load(network.body, _read(choice), choice)
-        channels, stride = network.channels[-1], 32
+            _load(backbone.body, _read(choice), choice)
+        network: Any = backbone
+        channels, stride = backbone.channels[-1], backbone.strides[-1]
     else:
         timm_name = TIMM_NAMES.get(choice.name, choice.name)
         network = _timm_network(timm_name, choice)
@@ -111,7 +113,7 @@ def open_teacher(choice: TeacherChoice, device: str | torch.device = "cpu") -> I
     return teacher.to(device)
 
 
-def _timm_network(timm_name: str, choice: TeacherChoice) -> nn.Module:
+def _timm_network(timm_name: str, choice: TeacherChoice) -> Any:
     timm = import_timm()
     if not timm.is_model(timm_name):
         close = timm.list_models(f"*{timm_name.split('_')[0]}*")[:8]

@@ -8,7 +8,6 @@ procedure of PASTEL, Vödisch et al. 2024, applied to features.)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -19,11 +18,12 @@ from torch.nn import functional
 
 
 class FeatureNetwork(Protocol):
-    """What the ensemble needs of a teacher."""
+    """What the ensemble needs of a teacher: normalised images [B, 3, H, W] -> [B, channels, H / stride, W / stride]."""
 
     channels: int
     stride: int
-    __call__: Callable[[Tensor], Tensor]
+
+    def __call__(self, images: Tensor, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)

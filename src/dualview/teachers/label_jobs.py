@@ -1,0 +1,199 @@
+"""The two pieces of label making that run in many processes: lifting one frame, and pooling one frame's map.
+
+A job carries all that it needs (encoded images, sweeps, the boxes around), so the process that reads the
+recording never decodes and the others never read. Each writes one file, whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dualview.geometry.bev_grid import BevGrid
+from dualview.geometry.rigid import invert_rigid
+from dualview.scene.assembler import ClosedFrame
+from dualview.scene.calibration import CameraCalibration
+from dualview.scene.frame import Annotations
+from dualview.scene.keyframes import Keyframes
+from dualview.scene.preprocess import ImagePreprocessor
+from dualview.scene.recorded import LidarSweep
+from dualview.teachers.bev_pooling import join_sums, pool_voxels, sum_voxels
+from dualview.teachers.cloud_store import instance_name, tiles_around
+from dualview.teachers.feature_basis import FeatureBasis
+from dualview.teachers.feature_cloud import FeatureCloud, read_cloud, read_file, to_half, write_tensors
+from dualview.teachers.image_teacher import ImageTeacher, TeacherChoice, open_teacher
+from dualview.teachers.instances import instances_at
+from dualview.teachers.label_store import write_label
+from dualview.teachers.lifting import LiftedFrame, LiftSettings, lift_frame
+from dualview.teachers.multi_scale import EnsembleSettings, ensemble_features
+
+# Processes keep what is costly to open; all of it is read-only.
+_teacher = lru_cache(maxsize=8)(open_teacher)
+_preprocessor = lru_cache(maxsize=4)(ImagePreprocessor)
+
+
+@lru_cache(maxsize=48)
+def _tile(path: Path, written_ns: int) -> FeatureCloud:
+    return read_cloud(path)
+
+
+@lru_cache(maxsize=2)
+def _basis(path: Path, written_ns: int) -> FeatureBasis:
+    return FeatureBasis.load(path)
+
+
+@dataclass(frozen=True)
+class LiftJob:
+    """Features of one instant's points -> `target`. annotations: the keyframes around, None if the recording
+    has none. basis: a file to project with, None for all channels.
+    """
+
+    target: Path
+    closed: ClosedFrame
+    sweeps: tuple[LidarSweep, ...]
+    annotations: tuple[Annotations, ...] | None
+    teacher: TeacherChoice
+    device: str
+    long_side: int
+    ensemble: EnsembleSettings
+    lift: LiftSettings
+    basis: Path | None
+
+
+def run_lift(job: LiftJob) -> Path:
+    """Do it."""
+    teacher = _teacher(job.teacher, job.device)
+    calibrations = [c.calibration for c in job.closed.cameras if c.calibration is not None]
+    size = teacher_image_size(calibrations[0], job.long_side, teacher.stride)
+    frame, _ = _preprocessor(size).build(job.closed)
+
+    def features_of(camera: int) -> Tensor:
+        return ensemble_features(teacher, teacher.normalize(frame.images[camera]), job.ensemble)
+
+    keyframes = None if job.annotations is None else Keyframes(job.annotations)
+    lifted = lift_frame(frame, job.sweeps, keyframes, features_of, teacher.channels, job.lift)
+    write_lifted(
+        job.target,
+        lifted,
+        None if job.basis is None else _basis(job.basis, job.basis.stat().st_mtime_ns).matrix,
+    )
+    return job.target
+
+
+def teacher_image_size(calibration: CameraCalibration, long_side: int, stride: int) -> tuple[int, int]:
+    """(height, width) px near `long_side` in the camera's proportions, whole patches."""
+    scale = long_side / max(calibration.height, calibration.width)
+    return tuple(max(round(n * scale / stride), 1) * stride for n in (calibration.height, calibration.width))  # type: ignore[return-value]
+
+
+def write_lifted(path: Path, lifted: LiftedFrame, basis: Tensor | None) -> None:
+    """A lifted frame in one file, features in float16; with `basis` [C, D] projected."""
+    names = list(lifted.instances)
+    clouds = [lifted.static, *lifted.instances.values()]
+    if basis is not None:
+        clouds = [cloud.projected(basis) for cloud in clouds]
+    write_tensors(
+        path,
+        {
+            "xyz": torch.cat([c.xyz for c in clouds]),
+            "features": torch.cat([to_half(c.features) for c in clouds]),
+            "count": torch.cat([c.count for c in clouds]),
+            "lengths": torch.tensor([len(c) for c in clouds]),
+            "names": torch.tensor(list("\n".join(names).encode()), dtype=torch.uint8),
+        },
+    )
+
+
+def read_lifted(path: Path) -> LiftedFrame:
+    """What `write_lifted` wrote."""
+    tensors = read_file(path)
+    lengths = tensors["lengths"].tolist()
+    parts = [
+        FeatureCloud(*part)
+        for part in zip(*(tensors[n].split(lengths) for n in ("xyz", "features", "count")), strict=True)
+    ]
+    names = bytes(tensors["names"].tolist()).decode().split("\n")
+    return LiftedFrame(parts[0], dict(zip(names, parts[1:], strict=False)))
+
+
+@dataclass(frozen=True)
+class PoolJob:
+    """One frame's map -> `folder`. source: a store of accumulated clouds, or the file of a lifted frame alone.
+    movable: whether annotated objects are laid in.
+    """
+
+    folder: Path
+    stamp_ns: int
+    world_from_ego: Tensor
+    annotations: tuple[Annotations, ...] | None
+    source: Path
+    movable: bool
+    grid: BevGrid
+    height: float
+    channels: int
+
+
+def run_pool(job: PoolJob) -> int:
+    """Do it; returns the number of cells."""
+    ego_from_world = invert_rigid(job.world_from_ego)
+    sums = [sum_voxels(FeatureCloud.empty(job.channels), job.grid, job.height)]
+    own = read_lifted(job.source) if job.source.is_file() else None
+    for cloud in [own.static] if own is not None else _tiles(job):
+        sums.append(sum_voxels(cloud.moved(ego_from_world), job.grid, job.height))
+    instances = None
+    if job.movable and job.annotations is not None:
+        instances = instances_at(Keyframes(job.annotations), job.stamp_ns)
+    for name, pose in (instances.known if instances is not None else {}).items():
+        found = own.instances.get(name) if own is not None else _instance(job.source, name)
+        if found is not None:
+            moved = found.moved(ego_from_world @ pose.matrix())
+            sums.append(sum_voxels(moved, job.grid, job.height))
+    label = pool_voxels(join_sums(sums))
+    write_label(job.folder, job.stamp_ns, label)
+    return len(label)
+
+
+def _tiles(job: PoolJob) -> Iterable[FeatureCloud]:
+    grid = job.grid
+    radius = max(abs(v) for v in (grid.x_min, grid.x_max, grid.y_min, grid.y_max)) * 2**0.5
+    for name in tiles_around(job.world_from_ego[:3, 3], radius):
+        path = job.source / f"{name}.safetensors"
+        if path.is_file():
+            yield _tile(path, path.stat().st_mtime_ns)
+
+
+def _instance(store: Path, name: str) -> FeatureCloud | None:
+    path = store / f"{instance_name(name)}.safetensors"
+    return read_cloud(path) if path.is_file() else None
+
+
+def run_jobs(
+    function: Callable[[Any], Any], jobs: Iterable[Any], workers: int, total: int, title: str, quiet: bool
+) -> None:
+    """Run `function` on all jobs in `workers` processes (1: in this one), with a progress bar.
+
+    Jobs are made as they are needed, at most two waiting for each process.
+    """
+    engine = joblib.Parallel(
+        n_jobs=workers,
+        return_as="generator_unordered",
+        pre_dispatch="2*n_jobs",
+        batch_size=1,
+        max_nbytes=None,
+    )
+    results = engine(joblib.delayed(function)(job) for job in jobs)
+    for _ in tqdm(results, title, total, unit="frame", disable=quiet or None):
+        pass
+
+
+def shared_teacher(choice: TeacherChoice, device: str) -> ImageTeacher:
+    """The teacher that jobs of this process use."""
+    return _teacher(choice, device)

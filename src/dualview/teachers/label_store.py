@@ -1,0 +1,139 @@
+"""Label maps on disk, and the class that training reads them with.
+
+One folder a set, `label_maps.json` (how they were made) and, if channels were reduced, `basis.safetensors`; in
+it a folder a recording, complete as soon as it exists: `drive.json` and one `<stamp>.safetensors` a frame with
+the occupied cells only (cells int32 [K], features float16 [K, C], points int32 [K]).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dualview.errors import BagError, ConfigError
+from dualview.geometry.bev_grid import BevGrid
+from dualview.teachers.bev_pooling import BevLabel
+from dualview.teachers.feature_basis import FeatureBasis
+from dualview.teachers.feature_cloud import read_file, to_half, write_tensors
+from dualview.teachers.label_warp import DenseLabel, warp_label
+
+FORMAT = 1
+SET_FILE, DRIVE_FILE, BASIS_FILE = "label_maps.json", "drive.json", "basis.safetensors"
+_SAME_NS = 5_000_000  # a label this near is the frame's
+
+
+def write_label(folder: Path, stamp_ns: int, label: BevLabel) -> None:
+    """Write the label of one frame; it appears only when it is whole."""
+    write_tensors(
+        folder / f"{stamp_ns}.safetensors",
+        {
+            "cells": label.cells.int(),
+            "features": to_half(label.features),
+            "points": label.points.clamp(max=2**31 - 1).int(),
+        },
+    )
+
+
+def recording_key(path: Path) -> str:
+    """A name for the label maps of a recording that a copy of it elsewhere has too: its name, and the names
+    and sizes of its files. Raises BagError if it isn't there.
+    """
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    if not files or not all(p.exists() for p in files):
+        raise BagError(f"there is no recording at {path}: check the path")
+    content = repr([(p.name, p.stat().st_size) for p in files])
+    return f"{path.stem[:40]}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+
+@dataclass
+class LabelMaps:
+    """The label maps of a folder that `dualview label-maps` made. `channels` of their features on `grid` (ego
+    frame at the anchor stamp). Frames are read when they are asked for; nothing is kept.
+
+    Raises ConfigError if the folder holds none.
+    """
+
+    directory: Path
+    grid: BevGrid = field(init=False)
+    channels: int = field(init=False)
+    settings: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.directory = Path(self.directory).expanduser()
+        try:
+            self.settings = json.loads((self.directory / SET_FILE).read_text())
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{self.directory} holds no label maps ({error}): make them with `dualview label-maps BAG --out DIR`"
+            ) from error
+        if self.settings.get("format") != FORMAT:
+            raise ConfigError(f"{self.directory} holds label maps of another version: make them again")
+        self.grid = BevGrid(**self.settings["grid"])
+        self.channels = int(self.settings["channels"])
+        self._folders: dict[str, Path] = {}
+        self._stamps: dict[Path, Tensor] = {}
+        for folder in sorted(p.parent for p in self.directory.glob(f"*/{DRIVE_FILE}")):
+            info = json.loads((folder / DRIVE_FILE).read_text())
+            self._folders[info["source"]] = folder
+            self._folders[folder.name] = folder
+            self._stamps[folder] = torch.tensor(info["stamps"], dtype=torch.int64)
+
+    def basis(self) -> FeatureBasis | None:
+        """What the channels are in the teacher's; None if they are the teacher's own."""
+        path = self.directory / BASIS_FILE
+        return FeatureBasis.load(path) if self.settings["components"] else None
+
+    def folder_of(self, recording: str | Path) -> Path | None:
+        """Where the labels of a recording are: by the path that they were made from, or by its content."""
+        found = self._folders.get(str(recording))
+        if found is None and Path(recording).exists():
+            found = self._folders.get(recording_key(Path(recording)))
+        return found
+
+    def stamps(self, recording: str | Path) -> Tensor:
+        """int64 [F] (ns), rising: the frames of a recording that have a label."""
+        folder = self.folder_of(recording)
+        return torch.zeros(0, dtype=torch.int64) if folder is None else self._stamps[folder]
+
+    def sparse(self, recording: str | Path, stamp_ns: int) -> BevLabel | None:
+        """The occupied cells of a frame (features float16); None if it has no label within 5 ms."""
+        folder, stamps = self.folder_of(recording), self.stamps(recording)
+        if folder is None or not len(stamps):
+            return None
+        nearest = int((stamps - stamp_ns).abs().argmin())
+        if abs(int(stamps[nearest]) - stamp_ns) > _SAME_NS:
+            return None
+        tensors = read_file(folder / f"{int(stamps[nearest])}.safetensors")
+        return BevLabel(tensors["cells"].long(), tensors["features"], tensors["points"].float())
+
+    def dense(
+        self, recording: str | Path, stamp_ns: int, working_from_ego: Tensor | None = None
+    ) -> DenseLabel | None:
+        """The label of a frame as a map; None if it has none. working_from_ego [3, 3] or [4, 4]: the BEV
+        augmentation, see `warp_label`.
+        """
+        sparse = self.sparse(recording, stamp_ns)
+        if sparse is None:
+            return None
+        label = dense_label(sparse, self.grid)
+        return label if working_from_ego is None else warp_label(label, self.grid, working_from_ego)
+
+
+def dense_label(label: BevLabel, grid: BevGrid) -> DenseLabel:
+    """All cells of a map, the empty ones zero."""
+    features = torch.zeros(label.features.shape[1], grid.rows * grid.columns, dtype=torch.float16)
+    features[:, label.cells] = label.features.half().T
+    mask = torch.zeros(grid.rows * grid.columns, dtype=torch.bool)
+    mask[label.cells] = True
+    return DenseLabel(features.view(-1, grid.rows, grid.columns), mask.view(grid.rows, grid.columns))
+
+
+def grid_entry(grid: BevGrid) -> dict[str, float]:
+    """A grid as the JSON file holds it."""
+    return asdict(grid)
