@@ -62,6 +62,13 @@ def undistortion_map(
     return np.stack([u, v], -1).reshape(height, width, 2).astype(np.float32)
 
 
+def largest_ray(model: str, distortion: np.ndarray) -> float:
+    """Largest |ray| (x/z, y/z) that a lens model describes: beyond it, polynomials turn back; a fisheye sees up to 89 degrees."""
+    if model == "equidistant":
+        return float(np.tan(np.radians(89.0)))
+    return _turning_radius(model, distortion) if model else float("inf")
+
+
 def _turning_radius(model: str, distortion: np.ndarray) -> float:
     """Smallest |ray| at which the radial distortion r -> r * factor(r) stops growing; infinity if it never does."""
     radius = np.linspace(0.0, 10.0, 4001)
