@@ -41,6 +41,10 @@ class FrameRequest:
         """Draws that are the same for all frames of the clip."""
         return np.random.default_rng([*self.clip, 1])
 
+    def corruption_random(self) -> np.random.Generator:
+        """Draws of the clip's corruption, apart from its other draws, which stay what they are without it."""
+        return np.random.default_rng([*self.clip, 4])
+
     def frame_random(self) -> np.random.Generator:
         """Draws of this frame alone."""
         return np.random.default_rng([*self.clip, 2, self.position])

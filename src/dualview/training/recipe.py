@@ -21,6 +21,7 @@ from dualview.detectors.presets import preset_config
 from dualview.errors import ConfigError
 from dualview.resources import find_directories
 from dualview.scene.augmentation.bev import BevAugmentationSettings
+from dualview.scene.augmentation.corruption import CorruptionAugmentationSettings
 from dualview.scene.augmentation.grid_mask import GridMaskSettings
 from dualview.scene.augmentation.image import ImageAugmentationSettings
 from dualview.scene.augmentation.photometric import PhotometricSettings
@@ -89,13 +90,16 @@ class ClipSettings:
 
 @dataclass(frozen=True)
 class AugmentationSettings:
-    """null turns one off. camera_dropout: probability that a clip lacks one camera."""
+    """null turns one off. camera_dropout: probability that a clip lacks one camera. corruption: RoboBEV's corruptions, off
+    unless asked for ({} = with the defaults): a detector that trained with them isn't surprised by them in evaluation.
+    """
 
     image: ImageAugmentationSettings | None = field(default_factory=ImageAugmentationSettings)
     bev: BevAugmentationSettings | None = field(default_factory=BevAugmentationSettings)
     photometric: PhotometricSettings | None = field(default_factory=PhotometricSettings)
     grid_mask: GridMaskSettings | None = field(default_factory=GridMaskSettings)
     camera_dropout: float = 0.05
+    corruption: CorruptionAugmentationSettings | None = None
 
     def __post_init__(self) -> None:
         _fraction(self, "camera_dropout")

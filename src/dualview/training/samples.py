@@ -14,9 +14,11 @@ from dualview.detectors.inputs import DetectorInputs
 from dualview.geometry.boxes import Boxes3D
 from dualview.geometry.rigid import invert_rigid
 from dualview.scene.augmentation.bev import BevAugmentation
+from dualview.scene.augmentation.corruption import draw_corruption
 from dualview.scene.augmentation.grid_mask import draw_grid, mask_images
 from dualview.scene.augmentation.image import ImageAugmentation
 from dualview.scene.augmentation.photometric import Photometric, distort
+from dualview.scene.corruptions.corruption import Corruption
 from dualview.scene.frame import SurroundFrame
 from dualview.supervision.ground_truth import GroundTruth
 from dualview.training.clips import FrameRequest
@@ -107,6 +109,7 @@ class ClipDraw:
     bev: BevAugmentation
     looks: list[Photometric]
     dropped_camera: int | None
+    corruption: Corruption | None = None
 
     @staticmethod
     def of(request: FrameRequest, frame: SurroundFrame, settings: AugmentationSettings) -> ClipDraw:
@@ -125,7 +128,10 @@ class ClipDraw:
             if random.uniform() < settings.camera_dropout and cameras > 1
             else None
         )
-        return ClipDraw(image, bev, looks, dropped)
+        corruption = None
+        if settings.corruption is not None:
+            corruption = draw_corruption(request.corruption_random(), settings.corruption)
+        return ClipDraw(image, bev, looks, dropped, corruption)
 
 
 def make_sample(
@@ -145,7 +151,8 @@ def make_sample(
     mask = frame.camera_mask.clone()
     if draw.dropped_camera is not None and int(mask.sum()) > 1:
         mask[draw.dropped_camera] = False
-    augmented = draw.image.apply(frame)
+    seen = frame if draw.corruption is None else draw.corruption.frame(frame)
+    augmented = draw.image.apply(seen)
     images = distort(augmented.images, draw.looks) if draw.looks else augmented.images
     if augmentation.grid_mask is not None:
         visible = draw_grid(request.frame_random(), frame.image_size, augmentation.grid_mask)

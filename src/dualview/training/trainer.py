@@ -24,7 +24,7 @@ from dualview.training.drive_store import DriveSummary
 from dualview.training.lightning import lightning
 from dualview.training.module import DetectorTraining
 from dualview.training.pictures import Pictures
-from dualview.training.recipe import Recipe, recipe_to_dict
+from dualview.training.recipe import Recipe, recipe_from_dict, recipe_to_dict
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:
         return
     if not last.exists():
         raise ConfigError(f"{folder} holds no {LAST} to go on from: leave out --resume to begin")
-    before = yaml.safe_load(written.read_text()) if written.is_file() else {}
+    before = _completed(yaml.safe_load(written.read_text())) if written.is_file() else {}
     now = yaml.safe_load(yaml.safe_dump(recipe_to_dict(recipe)))
     free = {"log_every", "picture_every", "checkpoint_every", "keep_every", "max_bad_steps"}
     changed = [k for k in now if k in before and k not in free and before[k] != now[k]]
@@ -165,3 +165,12 @@ def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:
             f"the recipe differs from the one that {folder} began with in {', '.join(changed)}: a run goes on with its own recipe "
             f"(dualview train {written} --resume), or begins anew from its weights (start_from)"
         )
+
+
+def _completed(written: dict[str, Any]) -> dict[str, Any]:
+    """A recipe that an earlier version wrote, with what its sections have gained since at the defaults, which change nothing."""
+    try:
+        whole = yaml.safe_load(yaml.safe_dump(recipe_to_dict(recipe_from_dict(written))))
+    except ConfigError:
+        return written
+    return {key: whole[key] for key in written}
