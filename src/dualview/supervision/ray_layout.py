@@ -83,9 +83,9 @@ def camera_fans(view: CameraView) -> RayFans:
     pixels = torch.tensor(
         [[0, height / 2, 1], [width / 2, height / 2, 1], [width, height / 2, 1]], dtype=torch.float64
     )
-    matrix = _usable(view)[..., None, :3, :3]
-    pixels = pixels.to(matrix.device).expand(*matrix.shape[:2], 3, 3)
-    direction = torch.linalg.solve(matrix, pixels)
+    matrix = _usable(view)[..., :3, :3]
+    # One pixel a column: `solve` would take a stack of vectors for a matrix.
+    direction = torch.linalg.solve(matrix, pixels.to(matrix.device).T.expand_as(matrix)).mT
     left, middle, right = torch.atan2(direction[..., 1], direction[..., 0]).unbind(-1)
     # Mirrored images have left and right exchanged: only the distance from the middle matters.
     offsets = torch.stack([_wrap(left - middle), _wrap(right - middle)], -1)

@@ -56,6 +56,9 @@ def weighted_loss(
 ) -> Tensor:
     """The weighted L1 distance of maps [B, D, Y, X] (equation 8), mean over cells and batch. Without objects the
     background still teaches.
+
+    The weights follow the student but get no gradient, so the value may rise while |L - C| falls: judge progress
+    by the distance.
     """
     with full_precision(student.device):
         ours, theirs = precise(student), precise(teacher.detach())
