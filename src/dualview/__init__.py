@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dualview.detectors.dual_view import DualView
+    from dualview.detectors.detector import Detector
 
 # In a development environment the generated dualview.msg lies in site-packages and everything else in this checkout: one package in
 # two places. Where all is installed in one place this adds nothing.
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 
 def load(
     name_or_path: str | Path, device: str = "auto", seed: int = 0, overrides: Mapping[str, Any] | None = None
-) -> DualView:
+) -> Detector:
     """A detector, ready for `step`: a preset's name ("dualview-tiny"), a name in models/, or a path to a .safetensors file.
 
     device: "auto" (the GPU if there is one), "cpu" or "cuda". A preset without a checkpoint gets random weights that only `seed`

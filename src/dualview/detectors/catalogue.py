@@ -8,9 +8,9 @@ import torch
 from safetensors import safe_open
 
 from dualview.detectors.checkpoint import CONFIG_KEY, read_metadata, sha256_of, shipped_checkpoints
-from dualview.detectors.config import DetectorConfig
-from dualview.detectors.dual_view import DualView
+from dualview.detectors.detector import Settings
 from dualview.detectors.presets import PRESETS
+from dualview.detectors.systems import make_detector, settings_from_json
 from dualview.errors import ConfigError, WeightsError
 
 
@@ -43,7 +43,7 @@ def catalogue() -> list[CatalogueEntry]:
     for name, path in shipped.items():
         weights = f"{path.name} sha256 {sha256_of(path)[:16]}"
         try:
-            config = DetectorConfig.from_json(read_metadata(path).get(CONFIG_KEY, "{}"))
+            config = settings_from_json(read_metadata(path).get(CONFIG_KEY, "{}"))
             with safe_open(str(path), "pt") as file:
                 count = sum(torch.Size(file.get_slice(key).get_shape()).numel() for key in file.keys())
             entries.append(
@@ -54,7 +54,7 @@ def catalogue() -> list[CatalogueEntry]:
     return entries
 
 
-def count_parameters(config: DetectorConfig) -> int:
+def count_parameters(config: Settings) -> int:
     """Learnable numbers of a detector; its weights are never made."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in DualView(config).parameters())
+        return sum(parameter.numel() for parameter in make_detector(config).parameters())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from dualview.detectors.json_config import from_dict, to_dict
 from dualview.errors import ConfigError
+from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bev_branch import BevBranchConfig
 from dualview.networks.center_head import CenterHeadConfig
 from dualview.networks.decoder_config import DecoderConfig
+from dualview.scene.sweeps import LidarInput
 
 NUSCENES_CLASSES = (
     "car", "truck", "construction_vehicle", "bus", "trailer",
@@ -70,6 +72,7 @@ class DetectorConfig:
     camera_names: tuple[str, ...] = ()
     working_from_ego: Matrix4 = IDENTITY
     format: Literal["dualview-detector-1"] = "dualview-detector-1"
+    score_keys: ClassVar[tuple[str, ...]] = ("track_threshold", "decoder.id_threshold")
 
     def __post_init__(self) -> None:
         largest = max(self.backbone.strides)
@@ -119,6 +122,33 @@ class DetectorConfig:
     def working_from_ego_matrix(self) -> Tensor:
         """working_from_ego as float64 [4, 4]."""
         return torch.tensor(self.working_from_ego, dtype=torch.float64)
+
+    # What any detector's settings tell (see detector.py).
+
+    @property
+    def image_backbone_name(self) -> str | None:
+        """timm's name of the image backbone."""
+        return self.backbone.name
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """Strides of the image feature maps."""
+        return self.backbone.strides
+
+    @property
+    def bev_grid(self) -> BevGrid | None:
+        """The grid of the BEV map."""
+        return None if self.bev is None else self.bev.grid
+
+    @property
+    def lift(self) -> BevBranchConfig | None:
+        """Where depth is predicted for the lift, to be supervised."""
+        return self.bev
+
+    @property
+    def lidar(self) -> LidarInput | None:
+        """Cameras only."""
+        return None
 
     def to_json(self) -> str:
         """All fields, also those at their defaults: a checkpoint must not change its meaning when a default

@@ -14,26 +14,26 @@ doesn't read the images).
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dualview.detectors.box_decoding import decode_instances
 from dualview.detectors.config import DetectorConfig
-from dualview.detectors.inputs import DetectorInputs, inputs_from_frames
+from dualview.detectors.detector import Detector, StepClock, cells_seen, seen_by_cameras
+from dualview.detectors.inputs import DetectorInputs, image_colors, inputs_from_frames
 from dualview.detectors.output import BevMap, DetectorOutput, StepTimes
+from dualview.detectors.prediction import Prediction
 from dualview.detectors.state import DetectorState, TrackAges
 from dualview.geometry.boxes import Boxes3D
 from dualview.geometry.rigid import invert_rigid
 from dualview.networks.bev_aggregation import BevView
-from dualview.networks.bev_branch import BevBranch, BevPrediction
+from dualview.networks.bev_branch import BevBranch, BevInstant, BevPrediction
 from dualview.networks.center_head import CenterHead, TaskPrediction, propose_anchors
 from dualview.networks.decoder import Decoder, DecoderOutput
 from dualview.networks.denoising_queries import DenoisingQueries
 from dualview.networks.dense_depth import DenseDepth
 from dualview.networks.depth_net import camera_vector
+from dualview.networks.dual_memory import DualMemory
 from dualview.networks.feature_pyramid import FeaturePyramid
 from dualview.networks.image_backbone import ImageBackbone
 from dualview.networks.instance_memory import InstanceMemory
@@ -41,37 +41,18 @@ from dualview.networks.perspective_aggregation import CameraViews
 from dualview.ops.bev_pool import BevPoolPlan
 from dualview.scene.frame import SurroundFrame
 
-# m above the ego origin: a BEV cell counts as seen if some camera sees it at one of these heights.
-_SEEN_HEIGHTS = (-1.0, 0.0, 1.0, 2.0)
+__all__ = ["DualView", "Prediction"]
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """All that the network says of a batch: decoder (with the next memory), BEV branch, dense depth (training
-    only, m, a level each) and the centre head's tasks (empty where it isn't run).
-    """
-
-    decoder: DecoderOutput
-    bev: BevPrediction | None
-    dense_depth: list[Tensor] = field(default_factory=list)
-    center: list[TaskPrediction] = field(default_factory=list)
-
-    @property
-    def memory(self) -> InstanceMemory:
-        """What the next frame starts from."""
-        return self.decoder.memory
-
-
-class DualView(nn.Module):
+class DualView(Detector):
     """The detector that `config` describes. `anchors` [N, 11]: where its anchors start (an even spiral if not
     given).
     """
 
+    takes_queries = True
+
     def __init__(self, config: DetectorConfig, anchors: Tensor | None = None) -> None:
-        super().__init__()
-        self.config = config
-        self.weights_description = "untrained"
-        self.folded = False  # batch norms are folded away: for inference only
+        super().__init__(config)
         channels = config.decoder.embed_dims
         self.image_backbone = ImageBackbone(
             config.backbone.name, config.backbone.strides, config.backbone.widths, config.backbone.recompute
@@ -92,16 +73,17 @@ class DualView(nn.Module):
         memory: InstanceMemory,
         denoising: DenoisingQueries | None = None,
         plan: BevPoolPlan | None = None,
+        with_instances: bool = True,
     ) -> Prediction:
         """One instant of a batch; `memory` is what the last instant's prediction holds.
 
         denoising: training queries. plan: from `bev_plan`, if the caller knows that geometry and masks
-        haven't changed.
+        haven't changed. with_instances: False lets the decoder rest, for training what lies before it.
         """
         features = self.encode_images(inputs.images)
-        bev = self.encode_bev(features, inputs, plan)
+        bev = self.encode_bev(features, inputs, plan, memory)
         center = self.find_centers(bev)
-        decoder = self.decode(features, bev, inputs, memory, denoising, center)
+        decoder = self.decode(features, bev, inputs, memory, denoising, center) if with_instances else None
         depth = []
         if self.training and self.dense_depth is not None:
             depth = self.dense_depth(features, inputs.focal_length)
@@ -122,16 +104,26 @@ class DualView(nn.Module):
         )
 
     def encode_bev(
-        self, features: list[Tensor], inputs: DetectorInputs, plan: BevPoolPlan | None = None
+        self,
+        features: list[Tensor],
+        inputs: DetectorInputs,
+        plan: BevPoolPlan | None = None,
+        memory: InstanceMemory | None = None,
     ) -> BevPrediction | None:
-        """The BEV map of pyramid maps; None without a BEV branch."""
+        """The BEV map of pyramid maps, with what `memory` holds of earlier maps; None without a BEV branch."""
         if self.bev_branch is None:
             return None
         level = self.config.backbone.strides.index(self.config.bev.image_stride)
         vector = camera_vector(
             inputs.intrinsics, inputs.working_from_camera, inputs.image_augmentation, inputs.bev_augmentation
         )
-        return self.bev_branch(features[level], vector, self.bev_plan(inputs) if plan is None else plan)
+        plan, instant = self.bev_plan(inputs) if plan is None else plan, None
+        if self.bev_branch.needs_instant:
+            instant = BevInstant(
+                image_colors(inputs.images), inputs.image_from_working, inputs.camera_mask, inputs.stamps,
+                inputs.world_from_working, DualMemory.history_of(memory),
+            )  # fmt: skip
+        return self.bev_branch(features[level], vector, plan, instant)
 
     def find_centers(self, bev: BevPrediction | None) -> list[TaskPrediction]:
         """The centre head's tasks; empty without a head, and in evaluation if no instance starts at its
@@ -165,18 +157,11 @@ class DualView(nn.Module):
             views, bev_view, inputs.stamps, inputs.world_from_working, memory, denoising, proposals
         )
 
-    def train(self, mode: bool = True) -> DualView:
-        """Training or evaluation mode. Raises ValueError for training a detector that was folded for
-        inference.
-        """
-        if mode and self.folded:
-            raise ValueError(
-                "a detector from dualview.load is for inference, its batch norms are folded away: train one from "
-                "load_checkpoint or build_detector"
-            )
-        return super().train(mode)
-
     # The detector, frame by frame: what the node, replay and evaluation call.
+
+    def initial_memory(self) -> InstanceMemory:
+        """Nothing remembered."""
+        return InstanceMemory()
 
     def initial_state(self, next_track_id: int = 0) -> DetectorState:
         """The state before the first frame, and after any break in time; new ids count from
@@ -198,14 +183,14 @@ class DualView(nn.Module):
         """
         if self.training:
             raise ValueError("step() needs evaluation mode: call detector.eval() first")
-        clock = _Clock(self.device)
+        clock = StepClock(self.device)
         inputs = inputs_from_frames(
             [frame], self.config.image_size, self.config.working_from_ego_matrix, self.device
         )
         clock.tick("inputs")
         features = self.encode_images(inputs.images)
         clock.tick("image_encoder")
-        bev = self.encode_bev(features, inputs)
+        bev = self.encode_bev(features, inputs, memory=state.memory)
         clock.tick("bev")
         decoder = self.decode(features, bev, inputs, state.memory, center=self.find_centers(bev))
         clock.tick("decoder")
@@ -222,7 +207,8 @@ class DualView(nn.Module):
         bev_map = self._bev_map(bev, inputs) if bev is not None and with_bev_map else None
         clock.tick("output")
         output = DetectorOutput(tracks, age, seen.sum(0), bev_map, StepTimes(**clock.seconds))
-        return output, DetectorState(decoder.memory, next_ages)
+        memory = DualMemory.joined(decoder.memory, None if bev is None else bev.history)
+        return output, DetectorState(memory, next_ages)
 
     @property
     def device(self) -> torch.device:
@@ -249,47 +235,5 @@ class DualView(nn.Module):
     def _bev_map(self, bev: BevPrediction, inputs: DetectorInputs) -> BevMap:
         """The first sample's map, on the CPU, and which of its cells some camera sees."""
         grid = self.config.bev.grid
-        cells = grid.cell_centers().view(-1, 1, 2).expand(-1, len(_SEEN_HEIGHTS), -1)
-        heights = torch.tensor(_SEEN_HEIGHTS).view(1, -1, 1).expand(cells.shape[0], -1, -1)
-        points = torch.cat([cells, heights], -1).flatten(0, 1)
-        seen = seen_by_cameras(
-            points, inputs.image_from_working[0].cpu(), inputs.camera_mask[0].cpu(), inputs.image_size,
-            max_depth=self.config.bev.depth_bins.stop,
-        )  # fmt: skip
-        valid = seen.any(0).view(grid.rows, grid.columns, len(_SEEN_HEIGHTS)).any(-1)
+        valid = cells_seen(grid, inputs, self.config.bev.depth_bins.stop)
         return BevMap(bev.features[0].float().cpu(), grid, valid)
-
-
-def seen_by_cameras(
-    points: Tensor,
-    image_from_points: Tensor,
-    camera_mask: Tensor,
-    image_size: tuple[int, int],
-    max_depth: float = float("inf"),
-) -> Tensor:
-    """Which of N cameras' images hold which points: bool [N, P].
-
-    points [P, 3] m; image_from_points [N, 4, 4]; camera_mask bool [N]; image_size (height, width) px; points
-    further than `max_depth` (m) along the optical axis don't count.
-    """
-    matrix = image_from_points.to(points.dtype)
-    projected = points @ matrix[:, :3, :3].mT + matrix[:, None, :3, 3]  # [N, P, 3]
-    depth = projected[..., 2]
-    u, v = projected[..., 0] / depth, projected[..., 1] / depth
-    inside = (u >= 0) & (u < image_size[1]) & (v >= 0) & (v < image_size[0])
-    return inside & (depth > 0.1) & (depth < max_depth) & camera_mask.unsqueeze(-1)
-
-
-class _Clock:
-    """Seconds between ticks; on a GPU a tick waits for the work that was queued."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: dict[str, float] = {}
-        self._wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-        self._last = time.perf_counter()
-
-    def tick(self, part: str) -> None:
-        self._wait()
-        now = time.perf_counter()
-        self.seconds[part] = now - self._last
-        self._last = now

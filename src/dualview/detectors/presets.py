@@ -6,13 +6,18 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from dualview.detectors import bev_presets, bevformer_presets
 from dualview.detectors.config import NUSCENES_CAMERAS, BackboneConfig, DetectorConfig
+from dualview.detectors.detector import Settings
 from dualview.errors import ConfigError
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.anchor_encoder import AnchorEncoderConfig
 from dualview.networks.bev_branch import BevBranchConfig
+from dualview.networks.bev_history import BevHistoryConfig
+from dualview.networks.conditional_random_field_depth import DepthFieldConfig
 from dualview.networks.decoder_config import DecoderConfig
 from dualview.networks.lift_splat import DepthBins
+from dualview.networks.perspective_refinement import PerspectiveRefinementConfig
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Preset:
 
     name: str
     summary: str
-    build: Callable[[], DetectorConfig]
+    build: Callable[[], Settings]
 
 
 def _tiny() -> DetectorConfig:
@@ -72,6 +77,35 @@ def _bev_only(config: DetectorConfig, name: str) -> DetectorConfig:
     return replace(config, name=name, decoder=replace(config.decoder, use_perspective=False))
 
 
+def _bevnext_r50() -> DetectorConfig:
+    """BEVNeXt's sizes (arXiv 2312.01696) under the decoder of DualView."""
+    bev = BevBranchConfig(
+        deformable=False,
+        context_deformable=True,
+        context_channels=160,
+        encoder_style="res2",
+        encoder_channels=(320, 640, 1280),
+        encoder_strides=(2, 2, 2),
+        depth_field=DepthFieldConfig(),
+        history=BevHistoryConfig(),
+        refinement=PerspectiveRefinementConfig(),
+    )
+    return replace(_r50(), name="dualview-bevnext-r50", bev=bev)
+
+
+def _bevnext_tiny() -> DetectorConfig:
+    """The tiny detector with all of BEVNeXt's parts, each as light as it goes."""
+    tiny = _tiny()
+    assert tiny.bev is not None
+    bev = replace(
+        tiny.bev,
+        depth_field=DepthFieldConfig(iterations=4),
+        history=BevHistoryConfig(frames=5),
+        refinement=PerspectiveRefinementConfig(heads=4, points=4, heights=4),
+    )
+    return replace(tiny, name="dualview-bevnext-tiny", bev=bev)
+
+
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
@@ -103,11 +137,31 @@ PRESETS: dict[str, Preset] = {
             "BEV only, EfficientNet-Lite0",
             lambda: _bev_only(_tiny(), "dualview-tiny-bev"),
         ),
+        Preset("bevdet-tiny", "BEVDet, EfficientNet-Lite0", bev_presets.bevdet_tiny),
+        Preset("bevdet4d-tiny", "BEVDet4D: the last frame's map too, EfficientNet-Lite0", bev_presets.bevdet4d_tiny),
+        Preset("bevdepth-tiny", "BEVDepth: supervised depth, EfficientNet-Lite0", bev_presets.bevdepth_tiny),
+        Preset("bevdepth4d-tiny", "BEVDepth4D: both, EfficientNet-Lite0", bev_presets.bevdepth4d_tiny),
+        Preset("bevdet-r50", "BEVDet, ResNet-50", bev_presets.bevdet_r50),
+        Preset("bevdet4d-r50", "BEVDet4D, ResNet-50, two keyframes", bev_presets.bevdet4d_r50),
+        Preset("bevdepth-r50", "BEVDepth, ResNet-50", bev_presets.bevdepth_r50),
+        Preset("bevdepth4d-r50", "BEVDepth4D, ResNet-50, two keyframes", bev_presets.bevdepth4d_r50),
+        Preset("bevformer-lite", "BEVFormer, EfficientNet-Lite0", bevformer_presets.bevformer_lite),
+        Preset("bevformer-tiny", "BEVFormer-tiny as published, ResNet-50", bevformer_presets.bevformer_tiny),
+        Preset(
+            "dualview-bevnext-r50",
+            "BEV + perspective, ResNet-50, BEVNeXt's branch: depth field, fused history, refinement",
+            _bevnext_r50,
+        ),
+        Preset(
+            "dualview-bevnext-tiny",
+            "BEV + perspective, EfficientNet-Lite0, with BEVNeXt's parts",
+            _bevnext_tiny,
+        ),
     )
 }
 
 
-def preset_config(name: str) -> DetectorConfig:
+def preset_config(name: str) -> Settings:
     """The configuration of a preset. Raises ConfigError with the close or known names for a name that isn't
     one.
     """

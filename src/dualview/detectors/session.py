@@ -12,7 +12,7 @@ from dualview.scene.frame import SurroundFrame
 from dualview.scene.preprocess import ImagePreprocessor
 
 if TYPE_CHECKING:
-    from dualview.detectors.dual_view import DualView
+    from dualview.detectors.detector import Detector
     from dualview.detectors.output import DetectorOutput
 
 
@@ -35,7 +35,7 @@ class TrackingSession:
     """
 
     def __init__(
-        self, detector: DualView, min_cameras: int = 1, decode_workers: int = 1, next_track_id: int = 0
+        self, detector: Detector, min_cameras: int = 1, decode_workers: int = 1, next_track_id: int = 0
     ) -> None:
         self.detector = detector
         self.preprocessor = ImagePreprocessor(detector.config.image_size, decode_workers)
@@ -49,7 +49,7 @@ class TrackingSession:
         return self._state.next_track_id
 
     def process(self, closed: ClosedFrame, with_bev_map: bool = True) -> ProcessedFrame:
-        """Decode one closed frame and step the detector; see `DualView.step` for `with_bev_map`.
+        """Decode one closed frame and step the detector; see `Detector.step` for `with_bev_map`.
 
         Raises ImageError if fewer than `min_cameras` of its images could be decoded; the state stays as it was.
         """

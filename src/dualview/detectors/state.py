@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from dualview.networks.bev_history import BevHistory
+from dualview.networks.bevformer_memory import BevMemory
+from dualview.networks.dual_memory import DualMemory
 from dualview.networks.instance_memory import InstanceMemory
+
+# What a network remembers of every sample of a batch; None: nothing, or nothing yet.
+SlotMemory = InstanceMemory | DualMemory | BevHistory | BevMemory | None
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ class FeaturePyramid(nn.Module):
     """1x1 lateral convolutions, a top-down path with nearest upsampling, and a 3x3 convolution on each level.
 
     in_channels: of the backbone's maps, fine to coarse. All outputs have `out_channels`. No norm and no
-    activation, with biases, as in the common detectors.
+    activation, with biases, as in the common detectors. outputs: how many of the finest levels are given (None:
+    all).
     """
 
-    def __init__(self, in_channels: tuple[int, ...], out_channels: int) -> None:
+    def __init__(self, in_channels: tuple[int, ...], out_channels: int, outputs: int | None = None) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(channels, out_channels, 1) for channels in in_channels)
-        self.output = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, padding=1) for _ in in_channels)
+        self.output = nn.ModuleList(nn.Conv2d(out_channels, out_channels, 3, padding=1) for _ in in_channels[:outputs])
         for layer in (*self.lateral, *self.output):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -27,4 +28,4 @@ class FeaturePyramid(nn.Module):
         for level in range(len(merged) - 2, -1, -1):
             coarser = functional.interpolate(merged[level + 1], size=merged[level].shape[-2:], mode="nearest")
             merged[level] = merged[level] + coarser
-        return [output(feature) for output, feature in zip(self.output, merged, strict=True)]
+        return [output(feature) for output, feature in zip(self.output, merged, strict=False)]

@@ -16,6 +16,8 @@ from torch import Tensor
 from dualview.geometry.rigid import invert_rigid
 from dualview.networks.box_state import project_anchors
 
+_LONG_AGO = -1e6  # s; further back than any history may reach
+
 
 @dataclass(frozen=True)
 class CachedInstances:
@@ -44,6 +46,35 @@ class InstanceMemory:
     def reset(self) -> InstanceMemory:
         """Forget the instances, keep the count of ids."""
         return replace(self, instances=None)
+
+    def restarted(self, samples: Tensor) -> InstanceMemory:
+        """The memory with nothing remembered of `samples` (bool [B]).
+
+        A sample forgets by having its memory lie too long ago to count; its numbers are zeroed so that nothing
+        (not even a NaN) of it can leak through the arithmetic.
+        """
+        instances = self.instances
+        if instances is None:
+            return self
+        identity = torch.eye(4, dtype=torch.float64, device=samples.device)
+        blank = replace(
+            instances,
+            features=_zeroed(instances.features, samples),
+            anchors=_zeroed(instances.anchors, samples),
+            confidence=_zeroed(instances.confidence, samples),
+            track_ids=torch.where(samples[:, None], -1, instances.track_ids),
+            stamps=torch.where(samples, _LONG_AGO, instances.stamps),
+            world_from_working=torch.where(samples[:, None, None], identity, instances.world_from_working),
+        )
+        return replace(self, instances=blank)
+
+    def broken(self) -> Tensor | None:
+        """bool [B]: samples whose memory isn't finite. None without memory."""
+        instances = self.instances
+        if instances is None:
+            return None
+        numbers = [instances.features, instances.anchors, instances.confidence]
+        return torch.stack([~value.isfinite().flatten(1).all(1) for value in numbers]).any(0)
 
 
 @dataclass(frozen=True)
@@ -203,3 +234,7 @@ def remember(
 def _pick(values: Tensor, index: Tensor) -> Tensor:
     """values [B, N, D] at index [B, K] -> [B, K, D]."""
     return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
+def _zeroed(values: Tensor, samples: Tensor) -> Tensor:
+    return torch.where(samples.view(-1, *[1] * (values.dim() - 1)), 0, values)

@@ -217,7 +217,7 @@ class Pipeline:
 def _overrides(settings: NodeSettings) -> dict[str, Any]:
     if settings.score_threshold < 0:
         return {}
-    return {"track_threshold": settings.score_threshold, "decoder.id_threshold": settings.score_threshold}
+    return {"score_threshold": settings.score_threshold}
 
 
 def _clock_problem(age_ms: float) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from dualview.detectors.config import DetectorConfig
+from dualview.detectors.detector import Settings
 from dualview.errors import ConfigError
 from dualview.scene.rig import load_rig
 from dualview.training.bag_index import IndexSettings, find_recordings, index_recordings
@@ -21,7 +21,7 @@ from dualview.training.recipe import DataSettings, Recipe
 from dualview.training.samples import FrameDataset, collate
 
 
-def index_settings(detector: DetectorConfig, data: DataSettings) -> IndexSettings:
+def index_settings(detector: Settings, data: DataSettings) -> IndexSettings:
     """How drives must be kept for a detector."""
     return IndexSettings(
         detector.image_size, detector.class_names, data.max_rate, data.interpolate, data.max_gap
@@ -29,7 +29,7 @@ def index_settings(detector: DetectorConfig, data: DataSettings) -> IndexSetting
 
 
 def prepare_drives(
-    recipe: Recipe, detector: DetectorConfig, tell: Callable[[str], None] = lambda line: None
+    recipe: Recipe, detector: Settings, tell: Callable[[str], None] = lambda line: None
 ) -> list[DriveSummary]:
     """The training drives of a recipe, built where they are missing. Raises ConfigError if the recipe names
     no recordings.
@@ -46,7 +46,7 @@ def prepare_drives(
 class StreamingData(lightning().LightningDataModule):  # type: ignore[misc]
     """The training clips. `start` is the batch that comes first: set from the checkpoint when a run goes on."""
 
-    def __init__(self, recipe: Recipe, detector: DetectorConfig, drives: list[DriveSummary]) -> None:
+    def __init__(self, recipe: Recipe, detector: Settings, drives: list[DriveSummary]) -> None:
         super().__init__()
         self.recipe, self.detector, self.drives = recipe, detector, drives
         self.start = 0

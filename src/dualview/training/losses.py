@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dualview.detectors.config import DetectorConfig
-from dualview.detectors.dual_view import Prediction
+from dualview.detectors.bevformer_config import BevFormerDetectorConfig
+from dualview.detectors.detector import Settings
+from dualview.detectors.prediction import Prediction
 from dualview.supervision.center_targets import CenterLossConfig, center_losses, center_targets
 from dualview.supervision.denoising import DenoisingTargets
 from dualview.supervision.depth_loss import dense_depth_loss, depth_distribution_loss, depth_target
@@ -21,6 +22,7 @@ from dualview.supervision.detection_loss import (
 )
 from dualview.supervision.ground_truth import GroundTruth
 from dualview.supervision.matching import Matches, MatchingConfig, match
+from dualview.supervision.query_loss import query_loss
 from dualview.training.recipe import LossSettings
 
 # Sparse4Dv3's weights of a cone's ten numbers: turned about its axis it is the same cone, and only its place
@@ -32,26 +34,29 @@ _WITHOUT_HEADING = (2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0)
 class LossPlan:
     """The losses that a detector gets, worked out once."""
 
-    detector: DetectorConfig
+    detector: Settings
     settings: LossSettings
     detection: DetectionLossConfig
     center: CenterLossConfig
 
     @staticmethod
-    def of(detector: DetectorConfig, settings: LossSettings) -> LossPlan:
+    def of(detector: Settings, settings: LossSettings) -> LossPlan:
         """By class name: cones have no heading, barriers no front."""
         names = detector.class_names
         cones = {names.index("traffic_cone"): _WITHOUT_HEADING} if "traffic_cone" in names else {}
         barriers = (names.index("barrier"),) if "barrier" in names else ()
         matching = MatchingConfig(class_dimension_weights=cones if settings.cones_without_heading else {})
+        detection = DetectionLossConfig(
+            matching=matching,
+            class_threshold=settings.box_threshold,
+            reversible_classes=barriers if settings.reversible_barriers else (),
+        )
+        if isinstance(detector, BevFormerDetectorConfig):
+            detection = query_loss(detection)
         return LossPlan(
             detector,
             settings,
-            DetectionLossConfig(
-                matching=matching,
-                class_threshold=settings.box_threshold,
-                reversible_classes=barriers if settings.reversible_barriers else (),
-            ),
+            detection,
             CenterLossConfig(heatmap_weight=settings.heatmap, box_weight=settings.center_box),
         )
 
@@ -68,21 +73,22 @@ class LossPlan:
         ones.
         """
         losses = self._instances(prediction, truths)
-        single = self.detector.decoder.num_single_frame_layers
-        if denoising is not None and prediction.decoder.denoising is not None:
-            losses |= denoising_losses(
-                prediction.decoder.denoising.layers, *denoising, single, self.detection
-            )
-        if prediction.center and self.detector.center_head is not None and self.detector.bev is not None:
+        single = self._single_frame_layers
+        noisy = None if prediction.decoder is None else prediction.decoder.denoising
+        if denoising is not None and noisy is not None:
+            losses |= denoising_losses(noisy.layers, *denoising, single, self.detection)
+        grid = self.detector.bev_grid
+        if prediction.center and self.detector.center_head is not None and grid is not None:
             tasks = self.detector.center_head.tasks
-            targets = center_targets(truths, tasks, self.detector.bev.grid, self.center)
+            targets = center_targets(truths, tasks, grid, self.center)
             losses |= center_losses(prediction.center, targets, self.center)
         return losses | self._depth(prediction, depth)
 
     def _instances(self, prediction: Prediction, truths: Sequence[GroundTruth]) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
-        single = self.detector.decoder.num_single_frame_layers
-        for index, layer in enumerate(prediction.decoder.layers):
+        single = self._single_frame_layers
+        layers = () if prediction.decoder is None else prediction.decoder.layers
+        for index, layer in enumerate(layers):
             repeats = self.settings.one_to_many if index < single else 1
             assert layer.class_logits is not None  # every layer has them in training
             found = match_many(layer.class_logits, layer.anchors, truths, self.detection.matching, repeats)
@@ -90,18 +96,24 @@ class LossPlan:
                 losses[f"layer{index}/{name}"] = value
         return losses
 
+    @property
+    def _single_frame_layers(self) -> int:
+        decoder = self.detector.decoder
+        return 0 if decoder is None else decoder.num_single_frame_layers
+
     def _depth(self, prediction: Prediction, depth: Tensor) -> dict[str, Tensor]:
         losses = {}
-        bev = self.detector.bev
-        if prediction.bev is not None and bev is not None and self.settings.lift_depth > 0:
-            target = depth_target(depth, bev.image_stride, bev.depth_bins)
-            probability = prediction.bev.depth_logits.float().softmax(2)
+        lift = self.detector.lift
+        logits = None if prediction.bev is None else prediction.bev.depth_logits
+        if logits is not None and lift is not None and self.settings.lift_depth > 0:
+            target = depth_target(depth, lift.image_stride, lift.depth_bins)
+            probability = logits.float().softmax(2)
             loss = depth_distribution_loss(probability, target, self.settings.lift_depth)
             losses["depth/lift"] = loss * _share(target.count)
         if prediction.dense_depth and self.settings.dense_depth > 0:
             limit, levels = self.settings.max_depth, len(prediction.dense_depth)
             total = depth.new_zeros(())
-            for level, stride in zip(prediction.dense_depth, self.detector.backbone.strides, strict=False):
+            for level, stride in zip(prediction.dense_depth, self.detector.pyramid_strides, strict=False):
                 known = nearest_depth(depth.clamp(max=limit), stride)
                 loss = dense_depth_loss([level], [known], limit, self.settings.dense_depth / levels)
                 total = total + loss * _share((known > 0).sum())

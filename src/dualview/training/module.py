@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from dualview.detectors.dual_view import DualView, Prediction
+from dualview.detectors.detector import Detector
 from dualview.detectors.inputs import normalize_images
+from dualview.detectors.prediction import Prediction
 from dualview.errors import DualViewError
 from dualview.supervision.denoising import (
     DenoisingTargets,
@@ -44,18 +45,19 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
     a resumed run repeats exactly.
     """
 
-    def __init__(self, recipe: Recipe, detector: DualView) -> None:
+    def __init__(self, recipe: Recipe, detector: Detector) -> None:
         super().__init__()
         self.recipe = recipe
         self.detector = detector
-        freeze(detector.image_backbone.body, recipe.freeze_stages)
+        if detector.image_backbone is not None:
+            freeze(detector.image_backbone.body, recipe.freeze_stages)
         self.loss_plan = LossPlan.of(detector.config, recipe.losses)
         decay = recipe.optimizer.ema
         self.averaged = None
         if decay > 0:
             self.averaged = AveragedModel(detector, multi_avg_fn=_averaging(decay), use_buffers=True)
             self.averaged.requires_grad_(False)
-        self.stream = StreamState()
+        self.stream = StreamState(detector.initial_memory())
         self.batches_seen = 0
         self.bad_steps = 0
         self.last_losses: dict[str, float] = {}
@@ -74,9 +76,10 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         super().train(mode)
         if self.averaged is not None:
             self.averaged.eval()
-        if mode:
+        backbone = self.detector.image_backbone
+        if mode and backbone is not None:
             keep_statistics(
-                self.detector.image_backbone.body, self.recipe.freeze_batch_norm, self.recipe.freeze_stages
+                backbone.body, self.recipe.freeze_batch_norm, self.recipe.freeze_stages
             )
         return self
 
@@ -88,7 +91,8 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         inputs = replace(batch.inputs, images=normalize_images(batch.inputs.images))
         config = self.recipe.losses.denoising
         made = None
-        if config is not None:
+        resting = self.batches_seen < self.recipe.dense_steps * self.recipe.accumulate
+        if config is not None and not resting and self.detector.takes_queries:
             made = make_denoising(batch.truths, config, self.loss_plan.detection.matching, state.denoising)
         mixed = torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
         quick = (
@@ -97,7 +101,9 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
             else nullcontext()
         )
         with mixed, quick:
-            prediction = self.detector(inputs, state.memory, made[0] if made else None)
+            prediction = self.detector(
+                inputs, state.memory, made[0] if made else None, with_instances=not resting
+            )
         targets, remembered = self._denoising_targets(prediction, made, state)
         finite = is_finite(prediction)
         # Losses may stop the process on numbers that aren't (a GPU's assertions can't be caught); every
@@ -125,10 +131,11 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
     ) -> tuple[tuple[DenoisingTargets, DenoisingTargets] | None, Any]:
         """Targets of single-frame and of later layers, and the denoising memory for the next frame."""
         config = self.recipe.losses.denoising
-        if made is None or config is None or prediction.decoder.denoising is None:
+        decoder = prediction.decoder
+        if made is None or config is None or decoder is None or decoder.denoising is None:
             return None, None
-        later = temporal_targets(made[1], state.denoising, prediction.decoder.history_valid)
-        return (made[1], later), remember_denoising(prediction.decoder.denoising, later, config)
+        later = temporal_targets(made[1], state.denoising, decoder.history_valid)
+        return (made[1], later), remember_denoising(decoder.denoising, later, config)
 
     def _forget_broken(self) -> None:
         """A slot whose memory isn't finite starts anew, so that one bad frame doesn't spoil the rest of its
@@ -228,16 +235,18 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         self.stream = from_plain(StreamState, saved["streams"][self.global_rank])
         self.batches_seen, self.bad_steps = int(saved["batches_seen"]), int(saved["bad_steps"])
 
-    def best_weights(self) -> DualView:
+    def best_weights(self) -> Detector:
         """The detector to keep: averaged weights if there are any."""
-        return self.detector if self.averaged is None else cast(DualView, self.averaged.module)
+        return self.detector if self.averaged is None else cast(Detector, self.averaged.module)
 
 
 def is_finite(prediction: Prediction) -> bool:
     """Whether the numbers that losses judge are all finite."""
-    last = prediction.decoder.layers[-1]
-    judged = [last.class_logits, last.anchors]
-    if prediction.bev is not None:
+    judged = [task.heatmap for task in prediction.center]
+    if prediction.decoder is not None:
+        last = prediction.decoder.layers[-1]
+        judged += [last.computed_class_logits, last.anchors]
+    if prediction.bev is not None and prediction.bev.depth_logits is not None:
         judged.append(prediction.bev.depth_logits)
     return bool(torch.stack([value.isfinite().all() for value in judged]).all())
 
@@ -249,11 +258,11 @@ def learning_rate_factor(step: int, steps: int, settings: OptimizerSettings) -> 
     return warm * (settings.final_factor + (1 - settings.final_factor) * cosine)
 
 
-def parameter_groups(detector: DualView, settings: OptimizerSettings) -> list[dict[str, Any]]:
+def parameter_groups(detector: Detector, settings: OptimizerSettings) -> list[dict[str, Any]]:
     """The backbone, the BEV branch and the rest, each with its learning rate."""
-    parts: list[tuple[Iterable[nn.Parameter], float]] = [
-        (detector.image_backbone.parameters(), settings.backbone_factor)
-    ]
+    parts: list[tuple[Iterable[nn.Parameter], float]] = []
+    if detector.image_backbone is not None:
+        parts.append((detector.image_backbone.parameters(), settings.backbone_factor))
     if detector.bev_branch is not None:
         parts.append((detector.bev_branch.parameters(), settings.bev_factor))
     trained = [([p for p in part if p.requires_grad], factor) for part, factor in parts]

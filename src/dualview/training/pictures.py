@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from dualview.detectors.box_decoding import decode_instances
-from dualview.detectors.dual_view import Prediction
+from dualview.detectors.prediction import Prediction
 from dualview.geometry.boxes import Boxes3D
 from dualview.training.lightning import lightning
 from dualview.training.samples import TrainingBatch
@@ -33,6 +33,8 @@ class Pictures(lightning().Callback):  # type: ignore[misc]
         prediction, step = module.last_prediction, trainer.global_step
         if not self._every or not trainer.is_global_zero or step % self._every or prediction is None:
             return
+        if prediction.decoder is None:  # it rests: there are no boxes to draw
+            return
         path = self._folder / f"{step:07d}.jpg"
         if path.is_file():
             return
@@ -43,6 +45,8 @@ class Pictures(lightning().Callback):  # type: ignore[misc]
 def draw_training_picture(batch: TrainingBatch, prediction: Prediction, slot: int = 0) -> Image.Image:
     """The cameras of one slot in a grid of three columns, as the network saw them, and the plane beside them."""
     decoder = prediction.decoder
+    if decoder is None:
+        raise ValueError("there is nothing to draw: the decoder rested in this step")
     found = decode_instances(
         decoder.class_logits.detach(), decoder.anchors.detach(),
         None if decoder.quality is None else decoder.quality.detach(), score_threshold=_MIN_SCORE,

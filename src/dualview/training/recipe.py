@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import yaml
 
-from dualview.detectors.config import DetectorConfig
+from dualview.detectors.detector import Settings
 from dualview.detectors.json_config import from_dict, override, to_dict
 from dualview.detectors.presets import preset_config
 from dualview.errors import ConfigError
@@ -164,7 +164,8 @@ class Recipe:
     names. start_from: a checkpoint to fine-tune, whose config then counts instead of `model`.
     freeze_batch_norm: keep the backbone's batch statistics. freeze_stages: the backbone's stem and so many
     stages after it stay as they were loaded (only with pretrained weights). steps: optimiser steps; a step
-    sees batch_size * accumulate frames per process. max_bad_steps: steps with non-finite losses or gradients
+    sees batch_size * accumulate frames per process. dense_steps: steps at the start in which the decoder rests
+    and only what lies before it learns (needs a center_head). max_bad_steps: steps with non-finite losses or gradients
     that are passed over before giving up. picture_every, checkpoint_every, log_every: steps (0 = never).
     """
 
@@ -184,6 +185,7 @@ class Recipe:
     batch_size: int = 4
     accumulate: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
+    dense_steps: int = 0
     seed: int = 0
     devices: int = 1
     nodes: int = 1
@@ -203,19 +205,26 @@ class Recipe:
             self, "steps", "batch_size", "accumulate", "devices", "nodes", "log_every", "checkpoint_every"
         )
 
-    def detector_config(self) -> DetectorConfig:
+    def detector_config(self) -> Settings:
         """The detector that the recipe trains. Raises ConfigError for an unknown preset or override."""
         if self.start_from is not None:
             from dualview.detectors.checkpoint import CONFIG_KEY, read_metadata
+            from dualview.detectors.systems import settings_from_json
 
             path = Path(self.start_from).expanduser()
             text = read_metadata(path).get(CONFIG_KEY)
             if text is None:
                 raise ConfigError(f"start_from: '{path}' has no dualview configuration beside its weights")
-            config = DetectorConfig.from_json(text)
+            config = settings_from_json(text)
         else:
             config = preset_config(self.model)
-        return override(config, self.overrides)
+        config = override(config, self.overrides)
+        if self.dense_steps and config.center_head is None:
+            raise ConfigError(
+                "dense_steps lets the decoder rest, but without overrides.center_head nothing else sees boxes: add one "
+                "or leave dense_steps out"
+            )
+        return config
 
 
 def known_recipes() -> dict[str, Path]:

@@ -13,38 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualview.detectors.state import SlotMemory
 from dualview.networks.instance_memory import InstanceMemory
 from dualview.supervision.denoising import DenoisingMemory
-
-_LONG_AGO = -1e6  # s; further back than any history may reach
 
 
 @dataclass(frozen=True)
 class StreamState:
-    """The instances that each slot remembers, and the denoising groups of the same frame."""
+    """What the network remembers of each slot, and the denoising groups of the same frame."""
 
-    memory: InstanceMemory = field(default_factory=InstanceMemory)
+    memory: SlotMemory = field(default_factory=InstanceMemory)
     denoising: DenoisingMemory | None = None
 
     def restarted(self, slots: Tensor) -> StreamState:
-        """The state with nothing remembered in `slots` (bool [B]).
-
-        A slot forgets by having its memory lie too long ago to count; its numbers are zeroed so that nothing
-        (not even a NaN) of it can leak through the arithmetic.
-        """
-        instances = self.memory.instances
-        if instances is None or not bool(slots.any()):
+        """The state with nothing remembered in `slots` (bool [B])."""
+        if self.memory is None or not bool(slots.any()):
             return self
-        identity = torch.eye(4, dtype=torch.float64, device=slots.device)
-        blank = replace(
-            instances,
-            features=_zeroed(instances.features, slots),
-            anchors=_zeroed(instances.anchors, slots),
-            confidence=_zeroed(instances.confidence, slots),
-            track_ids=torch.where(slots[:, None], -1, instances.track_ids),
-            stamps=torch.where(slots, _LONG_AGO, instances.stamps),
-            world_from_working=torch.where(slots[:, None, None], identity, instances.world_from_working),
-        )
         denoising = self.denoising
         if denoising is not None:
             denoising = replace(
@@ -53,17 +37,15 @@ class StreamState:
                 anchors=_zeroed(denoising.anchors, slots),
                 valid=denoising.valid & ~slots[:, None, None],
             )
-        return StreamState(replace(self.memory, instances=blank), denoising)
+        return StreamState(self.memory.restarted(slots), denoising)
 
     def broken_slots(self) -> Tensor | None:
         """bool [B]: slots whose memory isn't finite. None without memory."""
-        instances = self.memory.instances
-        if instances is None:
-            return None
-        numbers = [instances.features, instances.anchors, instances.confidence]
-        if self.denoising is not None:
-            numbers += [self.denoising.features.flatten(1, 2), self.denoising.anchors.flatten(1, 2)]
-        return torch.stack([~value.isfinite().flatten(1).all(1) for value in numbers]).any(0)
+        broken = None if self.memory is None else self.memory.broken()
+        if broken is None or self.denoising is None:
+            return broken
+        numbers = [self.denoising.features.flatten(1, 2), self.denoising.anchors.flatten(1, 2)]
+        return torch.stack([broken, *(~value.isfinite().flatten(1).all(1) for value in numbers)]).any(0)
 
     def to(self, device: torch.device | str) -> StreamState:
         """The same state on another device."""
@@ -80,9 +62,9 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: Any, value: Any) -> Any:
-    """The dataclass that `to_plain` took apart."""
-    if typing.get_origin(kind) in (typing.Union, UnionType):
-        (kind,) = [argument for argument in typing.get_args(kind) if argument is not type(None)]
+    """The dataclass that `to_plain` took apart; of several that it may be, the one with the same fields."""
+    if isinstance(value, dict) and typing.get_origin(kind) in (typing.Union, UnionType):
+        (kind,) = [k for k in typing.get_args(kind) if is_dataclass(k) and {f.name for f in fields(k)} == set(value)]
     if value is None or not is_dataclass(kind):
         return value
     hints = typing.get_type_hints(kind)

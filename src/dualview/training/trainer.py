@@ -14,8 +14,7 @@ import yaml
 
 from dualview.detectors.backbone_weights import load_backbone_weights
 from dualview.detectors.checkpoint import build_detector, load_weights, read_tensors
-from dualview.detectors.config import DetectorConfig
-from dualview.detectors.dual_view import DualView
+from dualview.detectors.detector import Detector, Settings
 from dualview.errors import ConfigError
 from dualview.training.anchors import kmeans_anchors, load_anchors, training_boxes
 from dualview.training.callbacks import LAST, WEIGHTS, Checkpoints, LossLog
@@ -75,8 +74,8 @@ def train(
 
 
 def initial_detector(
-    recipe: Recipe, config: DetectorConfig, drives: list[DriveSummary], tell: Callable[[str], None] = print
-) -> DualView:
+    recipe: Recipe, config: Settings, drives: list[DriveSummary], tell: Callable[[str], None] = print
+) -> Detector:
     """The detector before its first step: anchors, pretrained backbone, or a whole checkpoint to start from."""
     if recipe.start_from is not None:
         detector = build_detector(config, recipe.seed)
@@ -84,9 +83,9 @@ def initial_detector(
         load_weights(detector, read_tensors(path), str(path))
         tell(f"starting from {path}")
         return detector
-    count = config.decoder.num_anchors
+    count = 0 if config.decoder is None else config.decoder.num_anchors
     anchors = None
-    if recipe.anchors == "k-means":
+    if count and recipe.anchors == "k-means":
         bev = recipe.augmentation.bev
         mirrored = bev is not None and bev.flip_x and bev.flip_y
         boxes = training_boxes(drives, recipe.data)
@@ -96,18 +95,21 @@ def initial_detector(
             )
         anchors = kmeans_anchors(boxes, count, recipe.seed, mirrored)
         tell(f"{count} anchors from {len(boxes)} boxes")
-    elif recipe.anchors != "preset":
+    elif count and recipe.anchors != "preset":
         anchors = load_anchors(Path(recipe.anchors).expanduser(), count)
     detector = build_detector(config, recipe.seed, anchors)
     if recipe.backbone_weights is not None:
-        tell(load_backbone_weights(detector.image_backbone, config.backbone.name, recipe.backbone_weights))
+        name, backbone = config.image_backbone_name, detector.image_backbone
+        if backbone is None or name is None:
+            raise ConfigError(f"{config.name} has no image backbone: leave backbone_weights out of the recipe")
+        tell(load_backbone_weights(backbone, name, recipe.backbone_weights))
     return detector
 
 
 def make_trainer(
     recipe: Recipe,
     folder: Path,
-    config: DetectorConfig,
+    config: Settings,
     callbacks: tuple[Any, ...] = (),
     progress_bar: bool = True,
 ) -> Any:

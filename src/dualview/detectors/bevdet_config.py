@@ -1,0 +1,108 @@
+"""What a detector of the BEVDet family is made of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from dualview.detectors.center_decoding import CenterDecodingConfig
+from dualview.detectors.config import NUSCENES_CLASSES, BackboneConfig
+from dualview.detectors.greedy_tracker import GreedyTrackingConfig
+from dualview.detectors.json_config import to_dict
+from dualview.geometry.bev_grid import BevGrid
+from dualview.networks.bevdet_branch import BevDetBranchConfig
+from dualview.networks.center_head import CenterHeadConfig
+from dualview.scene.sweeps import LidarInput
+
+
+@dataclass(frozen=True)
+class BevDetConfig:
+    """From pixels to tracks.
+
+    backbone: its finest map is lifted, after a pyramid of `neck_channels` over all its maps. bev: depth, history and
+    BEV encoder. center_head: the boxes. track_threshold: score at which a box is reported and tracked. The rest as in
+    `DetectorConfig`.
+    """
+
+    name: str
+    image_size: tuple[int, int] = (256, 704)
+    backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig("resnet50", (16, 32)))
+    neck_channels: int = 512
+    bev: BevDetBranchConfig = field(default_factory=BevDetBranchConfig)
+    center_head: CenterHeadConfig = field(default_factory=CenterHeadConfig)
+    decoding: CenterDecodingConfig = field(default_factory=lambda: CenterDecodingConfig("rotate"))
+    tracking: GreedyTrackingConfig = field(default_factory=GreedyTrackingConfig)
+    class_names: tuple[str, ...] = NUSCENES_CLASSES
+    track_threshold: float = 0.1
+    max_tracks: int = 300
+    camera_names: tuple[str, ...] = ()
+    format: Literal["dualview-bevdet-1"] = "dualview-bevdet-1"
+    score_keys: ClassVar[tuple[str, ...]] = ("track_threshold",)
+
+    def __post_init__(self) -> None:
+        largest = max(self.backbone.strides)
+        if any(edge % largest for edge in self.image_size):
+            raise ValueError(
+                f"image_size {self.image_size} must be a multiple of the backbone's largest stride {largest}"
+            )
+        if self.bev.image_stride != min(self.backbone.strides):
+            raise ValueError(
+                f"bev.image_stride {self.bev.image_stride} must be the finest of the strides {self.backbone.strides}"
+            )
+        check_tasks(self.center_head, self.class_names)
+
+    # What any detector's settings tell (see detector.py).
+
+    @property
+    def image_backbone_name(self) -> str | None:
+        """timm's name of the image backbone."""
+        return self.backbone.name
+
+    @property
+    def pyramid_strides(self) -> tuple[int, ...]:
+        """Strides of the image feature maps."""
+        return self.backbone.strides
+
+    @property
+    def decoder(self) -> None:
+        """There are no instances."""
+        return None
+
+    @property
+    def bev_grid(self) -> BevGrid | None:
+        """The grid of the BEV map."""
+        return self.bev.grid
+
+    @property
+    def lift(self) -> BevDetBranchConfig | None:
+        """Where depth is predicted, if it shall be supervised: plain BEVDet's isn't."""
+        return self.bev if self.bev.camera_aware else None
+
+    @property
+    def lidar(self) -> LidarInput | None:
+        """Cameras only."""
+        return None
+
+    @property
+    def working_from_ego_matrix(self) -> Tensor:
+        """The network works in the ego frame."""
+        return torch.eye(4, dtype=torch.float64)
+
+    def to_json(self) -> str:
+        """All fields, also those at their defaults."""
+        return json.dumps(to_dict(self), indent=1)
+
+
+def check_tasks(head: CenterHeadConfig, class_names: tuple[str, ...]) -> None:
+    """Raises ValueError if the head's tasks don't hold exactly the classes."""
+    labels = sorted(label for task in head.tasks for label in task)
+    if labels != list(range(len(class_names))):
+        raise ValueError(
+            f"center_head.tasks {head.tasks} must hold the labels of all {len(class_names)} class_names once each"
+        )
+    if head.proposals:
+        raise ValueError("center_head.proposals start instances, which this detector doesn't have: set it to 0")

@@ -1,0 +1,134 @@
+"""CenterPoint's tracker: each detection steps back along its own velocity to where it was in the last frame, and takes
+the nearest track of its class there (Yin et al. 2021, arXiv 2006.11275, section 4.1).
+
+A value and a function: tracks in, tracks out. Everything happens in the world frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from dualview.geometry.boxes import Boxes3D, concatenate_boxes
+from dualview.geometry.rigid import invert_rigid
+
+# How far (m) a detection may lie from a track of the last keyframe, half a second ago (the published table; the last
+# three aren't tracked there).
+GATES = {
+    "car": 4.0, "truck": 4.0, "bus": 5.5, "trailer": 3.0, "pedestrian": 1.0, "motorcycle": 13.0, "bicycle": 3.0,
+    "construction_vehicle": 4.0, "barrier": 1.0, "traffic_cone": 1.0,
+}  # fmt: skip
+_OTHER_GATE = 3.0
+
+
+@dataclass(frozen=True)
+class GreedyTrackingConfig:
+    """max_coast (s): an unseen track goes on so long at constant velocity (published: three keyframes). gate_interval
+    (s): the gates are for tracks seen so long ago; for fresher ones they shrink, down to `smallest_gate` of
+    themselves.
+    """
+
+    max_coast: float = 1.6
+    gate_interval: float = 0.5
+    smallest_gate: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.max_coast < 0 or self.gate_interval <= 0 or not 0 < self.smallest_gate <= 1:
+            raise ValueError(f"{self}: max_coast >= 0, gate_interval > 0 and smallest_gate in 0..1")
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """K tracks. boxes: world frame, float64, at `stamp_ns`; seen_ns int64 [K]: when each was last seen; age int64 [K]:
+    frames since its id was given. next_track_id: the first id that was never given.
+    """
+
+    next_track_id: int = 0
+    stamp_ns: int | None = None
+    boxes: Boxes3D = field(default_factory=Boxes3D.empty)
+    seen_ns: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    age: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What is reported: boxes with ids in the frame that they came in, best score first; age int64 [M]."""
+
+    boxes: Boxes3D
+    age: Tensor
+
+
+def track(
+    tracks: Tracks,
+    detections: Boxes3D,
+    world_from_ego: Tensor,
+    stamp_ns: int,
+    class_names: tuple[str, ...],
+    config: GreedyTrackingConfig,
+) -> tuple[Tracked, Tracks]:
+    """Give every detection (ego frame; on the CPU) an id, its track's or a new one; the tracks for the next frame.
+
+    world_from_ego [4, 4] float64 at `stamp_ns`. Detections choose in the order of their scores. Ids are never given
+    twice.
+    """
+    detections = detections[detections.score.argsort(descending=True, stable=True)]
+    world = _doubled(detections).transformed(world_from_ego.double())
+    elapsed = 0.0 if tracks.stamp_ns is None else (stamp_ns - tracks.stamp_ns) * 1e-9
+    before = world.center[:, :2] - elapsed * world.velocity[:, :2]
+    chosen = _assign(before, world.label, tracks, _gates(tracks, stamp_ns, class_names, config))
+    old = chosen >= 0
+    fresh = torch.arange(int((~old).sum()))
+    ids = torch.full((len(world),), -1, dtype=torch.int64)
+    ids[old], ids[~old] = tracks.boxes.track_id[chosen[old]], tracks.next_track_id + fresh
+    age = torch.zeros_like(ids)
+    age[old] = tracks.age[chosen[old]] + 1
+    unseen = torch.ones(len(tracks.boxes), dtype=torch.bool)
+    unseen[chosen[old]] = False
+    unseen &= (stamp_ns - tracks.seen_ns) <= config.max_coast * 1e9
+    coasting = tracks.boxes[unseen]
+    coasting = replace(coasting, center=coasting.center + elapsed * coasting.velocity)
+    following = Tracks(
+        tracks.next_track_id + len(fresh),
+        stamp_ns,
+        concatenate_boxes([replace(world, track_id=ids), coasting]) if len(world) or len(coasting) else Boxes3D.empty(),
+        torch.cat([torch.full_like(ids, stamp_ns), tracks.seen_ns[unseen]]),
+        torch.cat([age, tracks.age[unseen] + 1]),
+    )
+    return Tracked(replace(detections, track_id=ids), age), following
+
+
+def in_ego(tracks: Tracks, world_from_ego: Tensor) -> Boxes3D:
+    """All tracks, those that coast included, in the ego frame."""
+    return tracks.boxes.transformed(invert_rigid(world_from_ego.double()))
+
+
+def _gates(
+    tracks: Tracks, stamp_ns: int, class_names: tuple[str, ...], config: GreedyTrackingConfig
+) -> Tensor:
+    """Largest distance (m) to each track, [K]."""
+    table = torch.tensor([GATES.get(name, _OTHER_GATE) for name in class_names], dtype=torch.float64)
+    share = (stamp_ns - tracks.seen_ns).double() * 1e-9 / config.gate_interval
+    return table[tracks.boxes.label] * share.clamp(config.smallest_gate, 1.0)
+
+
+def _assign(places: Tensor, labels: Tensor, tracks: Tracks, gates: Tensor) -> Tensor:
+    """For each detection, in order, the nearest free track of its class within the gate: int64 [M], -1 = none."""
+    chosen = torch.full((len(places),), -1, dtype=torch.int64)
+    if not len(places) or not len(gates):
+        return chosen
+    distance = (places[:, None] - tracks.boxes.center[None, :, :2].to(places)).norm(dim=-1)
+    possible = (labels[:, None] == tracks.boxes.label) & (distance <= gates)
+    distance = torch.where(possible, distance, torch.inf)
+    for row in range(len(places)):
+        nearest = int(distance[row].argmin())
+        if bool(distance[row, nearest].isfinite()):
+            chosen[row] = nearest
+            distance[:, nearest] = torch.inf
+    return chosen
+
+
+def _doubled(boxes: Boxes3D) -> Boxes3D:
+    """World coordinates are large: float64."""
+    return replace(boxes, center=boxes.center.double(), velocity=boxes.velocity.double())

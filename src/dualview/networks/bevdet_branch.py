@@ -1,0 +1,174 @@
+"""From image features to BEV map as the BEVDet family does it: lift, the previous map beside the present one, encode.
+
+BEVDet (Huang et al. 2021, arXiv 2112.11790), BEVDet4D (Huang & Huang 2022, arXiv 2203.17054) and BEVDepth (Li et
+al. 2023, arXiv 2206.10092) differ in two places only: whether the depth network knows the camera, and whether the
+previous frame's map comes in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from dualview.geometry.bev_grid import BevGrid
+from dualview.networks.bev_branch import BevPrediction
+from dualview.networks.bev_encoder import BevEncoder, BevStages
+from dualview.networks.bev_history import BevHistory, BevHistoryConfig, recall_maps, remember_map
+from dualview.networks.depth_net import DepthNet, DepthPrediction
+from dualview.networks.lift_splat import DepthBins, Rounding, frustum, lift_splat, plan_lift_splat
+from dualview.ops.bev_pool import BevPoolPlan
+
+
+@dataclass(frozen=True)
+class BevDetBranchConfig:
+    """Sizes; the defaults are BEVDet's with a ResNet-50.
+
+    image_stride: of the image map that is lifted. camera_aware: BEVDepth's depth network of `depth_*`,
+    `pooled_context`, `deformable`, to be supervised by LiDAR; without, one 1x1 convolution that nothing supervises.
+    history: which earlier maps are laid beside the present one (None: none, BEVDet). prepare_blocks: residual blocks
+    on a moment's own map before that. interval_channel: one more channel tells how many seconds lie between the two
+    maps; the published networks know one interval only. out_channels: of the BEV map. rounding, corner_aligned: as
+    in `BevBranchConfig`; ("truncate", True) is the published weights' geometry.
+    """
+
+    grid: BevGrid = field(default_factory=lambda: BevGrid.centered(51.2, 0.8))
+    depth_bins: DepthBins = field(default_factory=lambda: DepthBins(1.0, 60.0, 1.0))
+    image_stride: int = 16
+    camera_aware: bool = False
+    depth_channels: int = 512
+    depth_blocks: int = 3
+    pooled_context: bool = True
+    deformable: bool = True
+    context_channels: int = 64
+    history: BevHistoryConfig | None = None
+    prepare_blocks: int = 0
+    interval_channel: bool = False
+    encoder_channels: tuple[int, ...] = (128, 256, 512)
+    encoder_strides: tuple[int, ...] = (2, 2, 2)
+    encoder_blocks: tuple[int, ...] = (2, 2, 2)
+    out_channels: int = 256
+    rounding: Rounding = "floor"
+    corner_aligned: bool = False
+
+    def __post_init__(self) -> None:
+        if self.interval_channel and self.history is None:
+            raise ValueError("interval_channel tells of the interval to an earlier map: set history, or leave it out")
+
+    @property
+    def moments(self) -> int:
+        """Maps that the encoder sees."""
+        return 1 if self.history is None else 1 + self.history.frames
+
+
+class PlainDepth(nn.Module):
+    """Depth distribution and context from one 1x1 convolution (Lift, Splat, Shoot's and BEVDet's)."""
+
+    def __init__(self, in_channels: int, bins: int, context_channels: int) -> None:
+        super().__init__()
+        self.bins = bins
+        self.output = nn.Conv2d(in_channels, bins + context_channels, 1)
+
+    def forward(self, features: Tensor, camera: Tensor) -> DepthPrediction:
+        """features [M, in_channels, H, W]; the camera's numbers aren't used."""
+        output = self.output(features)
+        return DepthPrediction(output[:, : self.bins], output[:, self.bins :])
+
+
+@dataclass(frozen=True)
+class BevDetOutput:
+    """The map with its depth logits, and the history for the next frame (None without one)."""
+
+    prediction: BevPrediction
+    history: BevHistory | None
+
+
+class BevDetBranch(nn.Module):
+    """in_channels of the image features -> `config.out_channels` of the BEV map."""
+
+    def __init__(self, config: BevDetBranchConfig, in_channels: int) -> None:
+        super().__init__()
+        self.config = config
+        channels, bins = config.context_channels, config.depth_bins.count
+        self.depth_net: nn.Module = (
+            DepthNet(
+                in_channels, config.depth_channels, bins, channels, config.depth_blocks, config.pooled_context,
+                config.deformable,
+            )
+            if config.camera_aware
+            else PlainDepth(in_channels, bins, channels)
+        )  # fmt: skip
+        self.prepare = (
+            BevStages(channels, (channels,), (1,), (config.prepare_blocks,)) if config.prepare_blocks else None
+        )
+        self.encoder = BevEncoder(
+            config.moments * channels + int(config.interval_channel),
+            config.out_channels,
+            config.encoder_channels,
+            config.encoder_strides,
+            config.encoder_blocks,
+            preprocess_blocks=0,
+        )
+
+    def plan(
+        self,
+        image_from_working: Tensor,
+        camera_mask: Tensor | None,
+        image_size: tuple[int, int],
+        feature_size: tuple[int, int],
+    ) -> BevPoolPlan:
+        """Where each frustum point goes; image_from_working [B, N, 4, 4], camera_mask bool [B, N], sizes
+        (height, width).
+        """
+        template = frustum(image_size, feature_size, self.config.depth_bins, self.config.corner_aligned)
+        return plan_lift_splat(
+            image_from_working, camera_mask, template, self.config.grid, self.config.rounding
+        )
+
+    def forward(
+        self,
+        features: Tensor,
+        camera_vector: Tensor,
+        plan: BevPoolPlan,
+        stamps: Tensor,
+        world_from_working: Tensor,
+        history: BevHistory | None = None,
+    ) -> BevDetOutput:
+        """features [B, N, C, H, W] at `image_stride`; camera_vector [B, N, 27]; plan from `plan`; stamps [B] float64
+        s; world_from_working [B, 4, 4] float64.
+        """
+        found = self.depth_net(features.flatten(0, 1), camera_vector.flatten(0, 1))
+        shape = features.shape[:2]
+        with torch.autocast(features.device.type, enabled=False):  # sums over thousands of points
+            depth = found.logits.float().softmax(1).unflatten(0, shape)
+            present = lift_splat(depth, found.context.float().unflatten(0, shape), plan, self.config.grid)
+        if self.prepare is not None:
+            present = self.prepare(present)[-1]
+        beside, kept = self._beside(present, stamps, world_from_working, history)
+        features = self.encoder(beside)
+        return BevDetOutput(BevPrediction(features, found.logits.unflatten(0, shape)), kept)
+
+    def _beside(
+        self, present: Tensor, stamps: Tensor, world_from_working: Tensor, history: BevHistory | None
+    ) -> tuple[Tensor, BevHistory | None]:
+        """The present map with the earlier ones beside it, and the history for the next frame."""
+        config = self.config.history
+        if config is None:
+            return present, None
+        earlier = recall_maps(history, present, stamps, world_from_working, self.config.grid, config)
+        parts = [present, earlier.flatten(1, 2)]
+        if self.config.interval_channel:
+            elapsed = elapsed_seconds(history, stamps, config.max_gap).to(present.dtype)
+            parts.append(elapsed.view(-1, 1, 1, 1).expand(-1, 1, *present.shape[-2:]))
+        return torch.cat(parts, 1), remember_map(history, present, stamps, world_from_working, config)
+
+
+def elapsed_seconds(history: BevHistory | None, stamps: Tensor, max_gap: float) -> Tensor:
+    """Seconds [B] from the latest kept map to now (negative where a drive is played backwards); 0 where there is
+    none, or none near enough.
+    """
+    if history is None:
+        return torch.zeros_like(stamps)
+    elapsed = stamps.double() - history.stamps[:, 0]
+    return torch.where(history.valid[:, 0] & (elapsed.abs() <= max_gap), elapsed, 0.0)
