@@ -61,6 +61,10 @@ class ImageTeacher(nn.Module):
         self.register_buffer("mean", mean.view(3, 1, 1), persistent=False)
         self.register_buffer("std", std.view(3, 1, 1), persistent=False)
         self.eval().requires_grad_(False)
+        self._layout = torch.contiguous_format
+        if isinstance(network, ImageBackbone):  # convolutions are a quarter faster on pixels than on planes
+            self._layout = torch.channels_last
+            self.to(memory_format=self._layout)
         self.fingerprint = _fingerprint(network.state_dict())
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -73,6 +77,7 @@ class ImageTeacher(nn.Module):
 
         On a GPU the network runs in half precision.
         """
+        images = images.contiguous(memory_format=self._layout)
         with torch.autocast(images.device.type, torch.float16, enabled=images.is_cuda):
             if isinstance(self.network, ImageBackbone):
                 features = self.network(images)[-1]
@@ -80,7 +85,7 @@ class ImageTeacher(nn.Module):
                 features = self.network.forward_intermediates(  # type: ignore[operator]
                     images, indices=1, norm=True, intermediates_only=True
                 )[-1]
-        return features.float()
+        return features.float().contiguous()
 
 
 def open_teacher(choice: TeacherChoice, device: str | torch.device = "cpu") -> ImageTeacher:

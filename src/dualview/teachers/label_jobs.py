@@ -7,7 +7,7 @@ recording never decodes and the others never read. Each writes one file, whole o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from dualview.teachers.instances import instances_at
 from dualview.teachers.label_store import write_label
 from dualview.teachers.lifting import LiftedFrame, LiftSettings, lift_frame
 from dualview.teachers.multi_scale import EnsembleSettings, ensemble_features
+
+_GPU_BATCH = 16
 
 # Processes keep what is costly to open; all of it is read-only.
 _teacher = lru_cache(maxsize=8)(open_teacher)
@@ -74,9 +76,13 @@ def run_lift(job: LiftJob) -> Path:
     calibrations = [c.calibration for c in job.closed.cameras if c.calibration is not None]
     size = teacher_image_size(calibrations[0], job.long_side, teacher.stride)
     frame, _ = _preprocessor(size).build(job.closed)
+    on_gpu = torch.device(job.device).type == "cuda"
+    ensemble = replace(
+        job.ensemble, batch=_GPU_BATCH if on_gpu else 1
+    )  # a CPU's caches hold one crop at most
 
     def features_of(camera: int) -> Tensor:
-        return ensemble_features(teacher, teacher.normalize(frame.images[camera]), job.ensemble)
+        return ensemble_features(teacher, teacher.normalize(frame.images[camera]), ensemble)
 
     keyframes = None if job.annotations is None else Keyframes(job.annotations)
     lifted = lift_frame(frame, job.sweeps, keyframes, features_of, teacher.channels, job.lift)

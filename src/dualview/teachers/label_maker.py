@@ -33,7 +33,7 @@ from dualview.scene.offline import iterate_frames
 from dualview.scene.recorded import LidarSweeps, read_transforms
 from dualview.scene.rig import Rig
 from dualview.teachers.cloud_store import CloudStore, by_tile, instance_name
-from dualview.teachers.feature_basis import BasisFit
+from dualview.teachers.feature_basis import BasisFit, FeatureBasis
 from dualview.teachers.feature_cloud import read_file
 from dualview.teachers.image_teacher import ImageTeacher
 from dualview.teachers.label_jobs import (
@@ -44,6 +44,7 @@ from dualview.teachers.label_jobs import (
     run_lift,
     run_pool,
     shared_teacher,
+    write_lifted,
 )
 from dualview.teachers.label_settings import LabelSettings, claim_folder
 from dualview.teachers.label_store import BASIS_FILE, DRIVE_FILE, FORMAT, recording_key
@@ -236,8 +237,6 @@ def _fit_basis(
     basis = fit.basis(settings.components)
     basis.save(path)
     engine.tell(f"{settings.components} components keep {float(basis.kept[-1]):.1%} of the squared norm")
-    for plan in plans:
-        shutil.rmtree(plan.work / "sample")
 
 
 def _lift(
@@ -252,6 +251,19 @@ def _lift(
         run_jobs(run_lift, jobs, engine.workers, len(wanted), f"{title} {plan.recording.stem}", engine.quiet)
 
 
+def _project_samples(plan: _Plan, lifted: Path, basis: Path | None) -> None:
+    """Frames that the basis was made from needn't be seen by the teacher again."""
+    samples = plan.work / "sample"
+    if basis is None or not samples.is_dir():
+        return
+    lifted.mkdir(exist_ok=True)
+    matrix = FeatureBasis.load(basis).matrix
+    for path in sorted(samples.glob("[!.]*.safetensors")):
+        if not (lifted / path.name).is_file():
+            write_lifted(lifted / path.name, read_lifted(path), matrix)
+    shutil.rmtree(samples)
+
+
 def _label(
     plan: _Plan,
     rig: Rig,
@@ -263,6 +275,7 @@ def _label(
     """All label maps of one recording."""
     lifted, maps = plan.work / "lifted", plan.work / "maps"
     basis = None if settings.components is None else directory / BASIS_FILE
+    _project_samples(plan, lifted, basis)
     _lift(plan, lifted, plan.teacher_stamps, rig, settings, basis, engine, "lift")
     alone = settings.accumulation == "none"
     store = plan.work / "store"

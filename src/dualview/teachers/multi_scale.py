@@ -34,7 +34,7 @@ class EnsembleSettings:
 
     scales: tuple[int, ...] = (1, 2, 3)
     oversample: int = 2
-    batch: int = 4
+    batch: int = 1
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) < 1 or any(a >= b for a, b in pairwise(self.scales)):
