@@ -143,26 +143,25 @@ def motion_vector(
     0:3 displacement (m), 3:7 rotation as a quaternion (w, x, y, z), 7:10 acceleration (m/s^2), 10:13 rate of
     rotation (rad/s), 13:16 velocity (m/s) along the vehicle's axes, 16 heading (rad), 17 change of heading
     (degrees). Velocity and rates are those of the poses, there is no CAN bus. By default everything is
-    relative: displacement along the current ego axes, the rotation since the last frame, no acceleration,
-    heading 0. `world_motion` gives the published meaning: displacement and rotation in the world, gravity as
-    the acceleration, heading in the world in 0..2 pi. Displacement and changes are zero without a valid memory.
+    relative, like the map: displacement along the current working frame's axes, the rotation since the last
+    frame, no acceleration, heading 0. `world_motion` gives the published meaning: the ego frame's displacement
+    and rotation in the world, gravity as the acceleration, heading in the world in 0..2 pi. Displacement and
+    changes are zero without a valid memory.
     """
-    world_from_ego = world_from_working.double() @ working_from_ego.to(world_from_working.device).double()
     batch, device = len(stamps), stamps.device
-    motion = torch.eye(4, dtype=torch.float64, device=device).repeat(batch, 1, 1)  # previous ego from current
+    motion = torch.eye(4, dtype=torch.float64, device=device).repeat(batch, 1, 1)  # previous from current
+    working_from_moving = working_from_ego.to(device).double() if quirks.world_motion else motion[0]
+    world_from_moving = world_from_working.double() @ working_from_moving
     elapsed = torch.zeros(batch, dtype=torch.float64, device=device)
     if memory.map is not None:
-        ego_motion = (
-            invert_rigid(working_from_ego.to(device).double())
-            @ previous_from_current(memory, world_from_working)
-            @ working_from_ego.to(device).double()
-        )
+        working_motion = previous_from_current(memory, world_from_working)
+        moved = invert_rigid(working_from_moving) @ working_motion @ working_from_moving
         gap = stamps.double() - memory.map.stamps
         valid = gap.abs() <= max_interval
-        motion = torch.where(valid[:, None, None], ego_motion, motion)
+        motion = torch.where(valid[:, None, None], moved, motion)
         elapsed = torch.where(valid, gap, 0.0)
     per_second = torch.where(elapsed.abs() > 1e-3, 1 / elapsed, 0.0).unsqueeze(1)
-    displacement = (motion[:, :3, :3].mT @ motion[:, :3, 3:]).squeeze(-1)  # along the current ego axes
+    displacement = (motion[:, :3, :3].mT @ motion[:, :3, 3:]).squeeze(-1)  # along the current axes
     change = yaw_of(motion)
     vector = torch.zeros(batch, MOTION_SIZE, dtype=torch.float64, device=device)
     vector[:, 0:3] = displacement
@@ -171,10 +170,10 @@ def motion_vector(
     vector[:, 13:16] = displacement * per_second
     vector[:, 17] = wrap_angle(change) * (180 / math.pi)
     if quirks.world_motion:
-        vector[:, 0:3] = (world_from_ego[:, :3, :3] @ displacement.unsqueeze(-1)).squeeze(-1)
-        vector[:, 3:7] = quaternion(world_from_ego)
+        vector[:, 0:3] = (world_from_moving[:, :3, :3] @ displacement.unsqueeze(-1)).squeeze(-1)
+        vector[:, 3:7] = quaternion(world_from_moving)
         vector[:, 9] = _GRAVITY
-        vector[:, 16] = torch.remainder(yaw_of(world_from_ego), 2 * math.pi)
+        vector[:, 16] = torch.remainder(yaw_of(world_from_moving), 2 * math.pi)
     return vector.float()
 
 

@@ -234,6 +234,20 @@ def test_motion_is_told_relative_to_the_vehicle() -> None:
     moved = (before @ step)[:2, 3] - before[:2, 3]
     torch.testing.assert_close(published[:2], moved.float(), atol=1e-4, rtol=0)
     assert published[16] == pytest.approx(1.2, abs=1e-5)
+    # the published vector is the ego frame's, whatever the working frame
+    from_ego = torch.linalg.inv(pose(0.9, 0.0, math.pi / 2))
+    seen = BevMemory(
+        RememberedMap(
+            torch.zeros(1, 1, 8, 8),
+            torch.zeros(1, dtype=torch.float64),
+            (before @ torch.linalg.inv(from_ego))[None],
+        )
+    )
+    world_from_working = (before @ step @ torch.linalg.inv(from_ego))[None]
+    elsewhere = motion_vector(
+        seen, stamps, world_from_working, from_ego, 2.0, replace(OURS, world_motion=True)
+    )
+    torch.testing.assert_close(elsewhere[0], published, atol=1e-4, rtol=0)
     first = motion_vector(BevMemory(), stamps, before[None], EGO, 2.0, OURS)[0]
     assert first.nonzero().flatten().tolist() == [3]  # the quaternion of no rotation
 
