@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--at", type=float, default=0.0, metavar="S", help="time of the sheet's frame, s from the start"
     )
+    parser.add_argument(
+        "--width", type=int, default=400, metavar="PX", help="width of a picture in the sheet (default 400)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT.mcap if it exists")
 
 
@@ -57,7 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise ConfigError(f"--sheet {arguments.sheet}: the file must end in .jpg or .png")
         images = frame_images(arguments.bag, rig, arguments.at)
         camera = rig.camera(arguments.camera or str(rig.anchor)).name
-        write_picture(arguments.sheet, corruption_sheet(images, camera, arguments.seed))
+        write_picture(
+            arguments.sheet, corruption_sheet(images, camera, arguments.seed, max(arguments.width, 40))
+        )
         print(arguments.sheet)
         return 0
     if arguments.corruption is None:

@@ -240,16 +240,28 @@ def test_snow_is_the_published_formula_on_swapped_channels() -> None:
 # ---- fields
 
 
-@pytest.mark.parametrize("angle", [0.0, 0.4, -0.7, 1.2])
-def test_a_streak_points_its_way_with_its_deviation(angle: float) -> None:
-    kernel = streak_kernel(MotionBlur(60, 10), angle)
+def test_a_level_streak_is_half_a_gaussian() -> None:
+    kernel = streak_kernel(MotionBlur(10, 4), 0.0)
+    middle = kernel.shape[0] // 2
+    expected = np.exp(-0.5 * (np.arange(21) / 4) ** 2)
+    assert kernel[middle, middle : middle + 21] == pytest.approx(expected / expected.sum(), abs=1e-6)
+    assert np.delete(kernel, middle, 0).max() == 0 and kernel[middle, :middle].max() == 0
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("angle", [0.4, -0.7, 1.2])
+def test_a_streak_points_its_way_with_its_length_and_no_gaps(angle: float, scale: float) -> None:
+    kernel = streak_kernel(MotionBlur(60, 20), angle, scale)
     assert kernel.sum() == pytest.approx(1, abs=1e-5) and kernel.shape[0] % 2 == 1
     middle = kernel.shape[0] // 2
     y, x = np.mgrid[-middle : middle + 1, -middle : middle + 1]
     along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-    assert np.sqrt((kernel * along**2).sum()) == pytest.approx(10, rel=0.02)  # half a Gaussian, from its end
-    assert (kernel * along).sum() == pytest.approx(10 * np.sqrt(2 / np.pi), rel=0.03)
-    assert np.sqrt((kernel * across**2).sum()) < 0.75
+    steps = np.arange(121)
+    weight = np.exp(-0.5 * (steps / 20) ** 2)
+    assert (kernel * along).sum() == pytest.approx(scale * np.average(steps, weights=weight), rel=0.02)
+    assert np.abs(across[kernel > 0]).max() <= np.sqrt(0.5) + 1e-6
+    touched, _ = cv2.connectedComponents((kernel > 0).astype(np.uint8), connectivity=8)
+    assert touched == 2  # background and one streak
 
 
 def test_a_corruption_means_the_same_at_half_the_size() -> None:

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
 from dualview.scene.corruptions.catalogue import REFERENCE_WIDTH, MotionBlur, Snow
 
-_SUBSTEPS = 8  # samples of a streak per px
-
 
 def streak_kernel(blur: MotionBlur, angle: float, scale: float = 1.0) -> np.ndarray:
     """A filter [K, K] float32 (K odd, sum 1): half a Gaussian from the middle in the direction `angle` (rad, y downwards).
 
-    scale: px of the image per px of the parameters. The streak is laid down in steps finer than a pixel, each shared out to
-    the four pixels around it, so that it keeps its length at any angle and scale.
+    scale: px of the image per px of the parameters. Every px of the streak goes whole to the pixel that it lies in: sharing
+    it out among neighbours would blur across the streak too. In larger images a px is a short line, so that no gaps open.
     """
-    length, sigma = 2 * blur.radius * scale, blur.sigma * scale
-    along = np.arange(0.0, length + 1e-9, 1 / _SUBSTEPS)
-    weight = np.exp(-0.5 * (along / sigma) ** 2)
-    half = int(np.ceil(length)) + 1
-    x, y = half + along * np.cos(angle), half + along * np.sin(angle)
-    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    steps = np.arange(2 * round(blur.radius) + 1)
+    parts = 2 * math.ceil(scale) - 1
+    within = (np.arange(parts) - parts // 2) / parts
+    along = ((steps[:, None] + within) * scale).ravel()
+    weight = np.repeat(np.exp(-0.5 * (steps / blur.sigma) ** 2), parts)
+    half = math.ceil(float(np.abs(along).max())) + 1
+    columns = half + np.floor(along * math.cos(angle) + 0.5).astype(int)
+    rows = half + np.floor(along * math.sin(angle) + 0.5).astype(int)
     kernel = np.zeros((2 * half + 1, 2 * half + 1))
-    for right in (0, 1):
-        for down in (0, 1):
-            share = np.abs(1 - right - (x - left)) * np.abs(1 - down - (y - top))
-            np.add.at(kernel, (top + down, left + right), weight * share)
+    np.add.at(kernel, (rows, columns), weight)
     return (kernel / kernel.sum()).astype(np.float32)
 
 
