@@ -108,9 +108,9 @@ def load_protocol(name_or_path: str | Path = "nuscenes") -> Protocol:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     known = [f.name for f in fields(Protocol)]
-    wrong = (
-        [key for key in content if key not in known] if isinstance(content, dict) else ["the whole content"]
-    )
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold keys and their values; known are {', '.join(known)}")
+    wrong = [key for key in content if key not in known]
     if wrong:
         raise ConfigError(f"{path}: unknown {', '.join(map(str, wrong))}; known are {', '.join(known)}")
     for key in ("distance_thresholds", "range_bins"):

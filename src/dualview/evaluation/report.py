@@ -1,4 +1,4 @@
-"""metrics.json and a page to read: tables, precision-recall curves, pictures of the worst frames."""
+"""metrics.json and a page to read: tables, precision-recall curves, pictures of the worst frames and identity switches."""
 
 from __future__ import annotations
 
@@ -7,20 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from dualview.drawing.frame_picture import frame_picture
-from dualview.drawing.palette import class_color
-from dualview.drawing.recording import recording_views
-from dualview.drawing.video import write_picture
-from dualview.drawing.view import LabelledBoxes
 from dualview.evaluation.detection import DetectionScores
 from dualview.evaluation.keyframes import Keyframe
 from dualview.evaluation.metrics import headline
 from dualview.evaluation.protocol import Protocol
+from dualview.evaluation.report_pictures import draw_curves, switches_section, worst_frames_section
 from dualview.evaluation.robustness import robustness_section
 from dualview.evaluation.run import Drive
-from dualview.evaluation.worst_frames import FrameErrors, worst_frames
 from dualview.scene.rig import Rig
 
 
@@ -40,10 +33,12 @@ def write_report(
     sections = [_head(metrics)]
     if detection is not None:
         sections.append(_classes(metrics, protocol))
-        sections.append(_ranges(metrics))
-        _draw_curves(folder / "precision_recall.png", detection, protocol)
+        sections.append(_ranges(metrics, protocol))
+        draw_curves(folder / "precision_recall.png", detection, protocol)
         sections.append("## Precision and recall\n\n![precision over recall](precision_recall.png)")
-        sections.append(_worst(folder, drives, keyframes, rig, protocol, pictures))
+        sections.append(worst_frames_section(folder, drives, keyframes, rig, protocol, pictures))
+        switches = metrics["worst_id_switches"]
+        sections.append(switches_section(folder, switches, drives, keyframes, rig, protocol, pictures))
     if "robustness" in metrics:
         sections.append(robustness_section(metrics["robustness"]))
     sections.append(_latency(metrics))
@@ -62,6 +57,8 @@ def _head(metrics: Mapping[str, Any]) -> str:
         f"- recordings: {', '.join(metrics['drives'])}",
         f"- frames: {metrics['frames']}, dropped: {dropped}",
     ]
+    if metrics["scored"] and metrics["drives_without_labels"]:
+        lines.append(f"- not scored, without labels: {', '.join(metrics['drives_without_labels'])}")
     if "note" in metrics:
         lines.append(f"- note: {metrics['note']}")
     lines += ["", "| | |", "|---|---|", *(f"| {name} | **{value}** |" for name, value in headline(metrics))]
@@ -69,7 +66,8 @@ def _head(metrics: Mapping[str, Any]) -> str:
         lines += ["", "Matching, averaging and tracking scores are nuscenes-devkit's own. A keyframe is scored with the frame nearest in "
                   f"time (at most {1e3 * metrics['protocol']['tolerance_s']:g} ms away), its boxes moved to the keyframe's stamp by "
                   "their own velocities; a keyframe without output counts as missed. mAP and NDS are over all classes of the "
-                  "protocol, as nuScenes has it: a class without labels scores 0."]  # fmt: skip
+                  "protocol, as nuScenes has it: a class without labels scores 0. TID and LGD in metrics.json count keyframes as 0.5 s "
+                  "each, as nuScenes does, whatever the recording's rate is."]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -92,13 +90,53 @@ def _classes(metrics: Mapping[str, Any], protocol: Protocol) -> str:
     return "\n".join(lines)
 
 
-def _ranges(metrics: Mapping[str, Any]) -> str:
-    lines = ["## Distance from the vehicle", "", "Over the classes with labels in the range.", "",
+def _ranges(metrics: Mapping[str, Any], protocol: Protocol) -> str:
+    """The distance bins: what they mean, their summaries, AP and depth error of each class in each."""
+    bins, distance = metrics["per_range"], f"{protocol.true_positive_threshold:g}"
+    lines = ["## Distance from the vehicle", "",
+             "A bin holds the labels and predictions whose own horizontal distance from the vehicle to the middle of the box lies in it "
+             "(near edge included, far edge not); a class counts up to its own range only "
+             f"({', '.join(f'{n} {r:g} m' for n, r in protocol.class_ranges.items())}). A prediction that lies in another bin than "
+             "its label is a false alarm in the one and a miss in the other, so the bins together score lower than the whole. mAP, NDS and "
+             "errors are over the classes with labels in the bin, unlike the summary above.", "",
              "| range | labels | mAP | NDS | mATE m | mAOE rad | mAVE m/s |", "|---|---|---|---|---|---|---|"]  # fmt: skip
-    for name, values in metrics["per_range"].items():
+    for name, values in bins.items():
         cells = [str(values["labels"]), *(_number(values[k]) for k in ("mAP", "NDS", "mATE", "mAOE", "mAVE"))]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", f"AP at {distance} m by class and distance (labels):", ""]
+    lines += _table(["class", *bins], [
+        [name, *(_binned_ap(values["per_class"].get(name), distance) for values in bins.values())] for name in protocol.class_ranges
+    ])  # fmt: skip
+    lines += ["", "### Depth error", "",
+              f"Of objects that were found (within {distance} m of their label, whatever the score): error of the horizontal distance from "
+              "the vehicle, along the ray to the object; mean |error| in m / as a share of the true distance (bias in m, above zero: "
+              f"put too far away; objects). A pair belongs to the bin of its label. No single error is above {distance} m, since "
+              "boxes farther off count as misses.", ""]  # fmt: skip
+    rows = [["all", metrics["depth_error"], *(values["depth_error"] for values in bins.values())]]
+    for name in protocol.class_ranges:
+        own = [values["per_class"].get(name, {}).get("depth_error") for values in bins.values()]
+        rows.append([name, metrics["per_class"][name]["depth_error"], *own])
+    lines += _table(["class", "all", *bins], [[row[0], *map(_depth, row[1:])] for row in rows])
     return "\n".join(lines)
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(titles)} |",
+        "|---" * len(titles) + "|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def _binned_ap(values: Mapping[str, Any] | None, distance: str) -> str:
+    return "–" if values is None else f"{_number(values[f'ap_{distance}m'])} ({values['labels']})"
+
+
+def _depth(error: Mapping[str, Any] | None) -> str:
+    if not error or not error["matches"]:
+        return "–"
+    share = 100 * error["mean_rel"]
+    return f"{error['mean_abs_m']:.2f} / {share:.1f} % ({error['bias_m']:+.2f}; {error['matches']})"
 
 
 def _latency(metrics: Mapping[str, Any]) -> str:
@@ -108,63 +146,3 @@ def _latency(metrics: Mapping[str, Any]) -> str:
     for stage, values in metrics["latency_ms"].items():
         lines.append(f"| {stage} | {values['p50']:.1f} | {values['p95']:.1f} | {values['p99']:.1f} |")
     return "\n".join(lines)
-
-
-def _draw_curves(path: Path, detection: DetectionScores, protocol: Protocol) -> None:
-    """One panel for each distance threshold with the curves of all classes that have labels."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4 * len(protocol.distance_thresholds), 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    recall = np.linspace(0, 1, 101)
-    panels = figure.subplots(1, len(protocol.distance_thresholds), sharey=True, squeeze=False)[0]
-    for panel, distance in zip(panels, protocol.distance_thresholds, strict=True):
-        for name, scores in detection.classes.items():
-            if scores.label_count:
-                color = tuple(0.85 * c / 255 for c in class_color(name))
-                label = f"{name.replace('_', ' ')} {scores.average_precision[distance]:.2f}"
-                panel.plot(recall, scores.precision[distance], color=color, label=label)
-        panel.axvspan(0, protocol.min_recall, color="0.93")
-        panel.axhspan(0, protocol.min_precision, color="0.93")
-        panel.set(title=f"within {distance:g} m", xlabel="recall", xlim=(0, 1), ylim=(0, 1.02))
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(fontsize=7, title="AP", title_fontsize=7)
-    panels[0].set_ylabel("precision")
-    figure.savefig(path, dpi=90)
-
-
-def _worst(
-    folder: Path,
-    drives: Sequence[Drive],
-    keyframes: Sequence[Keyframe],
-    rig: Rig,
-    protocol: Protocol,
-    count: int,
-) -> str:
-    lines = []
-    for number, errors in enumerate(worst_frames(keyframes, protocol, count), 1):
-        name = f"worst_{number}.png"
-        if _draw_frame(
-            folder / name, errors, next(d for d in drives if d.name == errors.keyframe.drive), rig
-        ):
-            stamp = errors.keyframe.annotations.stamp_ns
-            lines.append(f"{number}. {errors.keyframe.drive}, stamp {stamp}: {errors.misses} missed, {errors.false_alarms} false "
-                         f"alarms (boxes from score {errors.threshold:.2f} on)\n\n   ![]({name})")  # fmt: skip
-    return "## Worst frames\n\n" + "\n\n".join(lines) if lines else ""
-
-
-def _draw_frame(path: Path, errors: FrameErrors, drive: Drive, rig: Rig) -> bool:
-    """Draw the frame nearest to the keyframe with the boxes that count; False if the recording has none there."""
-    prediction = errors.keyframe.prediction
-    stamp = errors.keyframe.annotations.stamp_ns
-    # the drive's own frame: the keyframe's prediction was moved to the keyframe's stamp
-    nearest = min(drive.predictions, key=lambda p: abs(p.stamp_ns - stamp), default=None)
-    if prediction is None or nearest is None:
-        return False
-    kept = nearest.boxes[nearest.boxes.score >= errors.threshold]
-    tracks = {nearest.stamp_ns: LabelledBoxes(kept, nearest.class_names)}
-    for view in recording_views(drive.path, rig, tracks, stamps={nearest.stamp_ns}, subtitle=drive.name):
-        write_picture(path, frame_picture(view))
-        return True
-    return False
