@@ -162,6 +162,7 @@ def test_wrong_paths_are_named(world, tmp_path, capsys):
 
     assert "there is no recording at" in refused(world["drive"], str(tmp_path / "none.mcap"))
     assert "neither a file nor a detector" in refused(world["drive"], "--weights", "nosuch")
+    assert "none of the image topics" in refused(world["drive"], world["out"], "--weights", "dualview-tiny")
     assert "2 --tracks for 1 recordings" in refused(world["drive"], "--tracks", "a", "--tracks", "b")
     assert "no topic of type" in refused(world["drive"], "--tracks", world["unlabelled"])
     (tmp_path / "file").write_text("")

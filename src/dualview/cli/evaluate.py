@@ -80,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
             drives.append(recorded(path, tracks, rig, arguments.tracks_topic, name))
         _check_classes(protocol, labels, {c for d in drives for p in d.predictions for c in p.class_names})
     else:
+        _check_cameras(arguments.bags, rig)
         session = _session(arguments, rig)
         _check_classes(protocol, labels, session.detector.config.class_names)
         for path, name in zip(arguments.bags, names, strict=True):
@@ -111,6 +112,16 @@ def _folder(path: str) -> Path:
             f"--report {path}: the folder can't be made ({error.strerror or error}); name another"
         ) from error
     return folder
+
+
+def _check_cameras(paths: Sequence[str], rig: Rig) -> None:
+    """Raises BagError for the first recording without any of the rig's cameras; says what else is missing."""
+    from dualview.scene.bag_reader import BagReader
+
+    for path in paths:
+        with BagReader(path) as bag:
+            for problem in bag.check_rig(rig):
+                print(f"dualview evaluate: {path}: {problem}", file=sys.stderr)
 
 
 def _tell_unlabelled(paths: Sequence[str], labels: Sequence[Labels], rig: Rig) -> None:
