@@ -124,12 +124,19 @@ def test_checkpoint(kind: str, tmp_path) -> None:
     detector = detector_of(kind)
     save_checkpoint(detector, tmp_path / "weights.safetensors")
     loaded = load_checkpoint(tmp_path / "weights.safetensors")
-    assert loaded.config == detector.config and settings_from_json(detector.config.to_json()) == detector.config
+    assert (
+        loaded.config == detector.config and settings_from_json(detector.config.to_json()) == detector.config
+    )
     folded = load_detector(tmp_path / "weights.safetensors", "cpu", overrides={"score_threshold": 0.0})
     (plain,), _ = run(detector, [0.0])
     (quick,), _ = run(folded, [0.0])  # type: ignore[arg-type]
     assert torch.allclose(plain.bev.features, quick.bev.features, atol=1e-4)
-    assert load_detector(tmp_path / "weights.safetensors", "cpu", overrides={"score_threshold": 0.6}).config.track_threshold == 0.6
+    assert (
+        load_detector(
+            tmp_path / "weights.safetensors", "cpu", overrides={"score_threshold": 0.6}
+        ).config.track_threshold
+        == 0.6
+    )
 
 
 def test_presets_build() -> None:

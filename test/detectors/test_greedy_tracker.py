@@ -70,11 +70,17 @@ def test_ids_persist_under_constant_velocity(world, gaps, random) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.tuples(st.floats(-40, 40), st.floats(-40, 40), st.integers(0, 2)), max_size=6), max_size=8))
+@given(
+    st.lists(
+        st.lists(st.tuples(st.floats(-40, 40), st.floats(-40, 40), st.integers(0, 2)), max_size=6), max_size=8
+    )
+)
 def test_ids_are_unique_in_a_frame_and_never_given_twice(frames) -> None:
     tracks, born = Tracks(), set()
     for number, frame in enumerate(frames):
-        detections = boxes([f[:2] for f in frame], [[0, 0] for _ in frame], [f[2] for f in frame], [0.5] * len(frame))
+        detections = boxes(
+            [f[:2] for f in frame], [[0, 0] for _ in frame], [f[2] for f in frame], [0.5] * len(frame)
+        )
         before = tracks.next_track_id
         found, tracks = step(tracks, detections, 0.5 * number)
         ids = found.boxes.track_id.tolist()
@@ -92,7 +98,9 @@ def test_an_object_that_is_hidden_for_a_while_keeps_its_id() -> None:
     for seconds in (0.5, 1.0, 1.5):
         hidden, tracks = step(tracks, nothing, seconds)
         assert not len(hidden.boxes) and len(tracks.boxes) == 1
-        assert torch.allclose(in_ego(tracks, ego_pose(seconds)).center, seen_at(world, seconds).center, atol=1e-6)
+        assert torch.allclose(
+            in_ego(tracks, ego_pose(seconds)).center, seen_at(world, seconds).center, atol=1e-6
+        )
     back, _ = step(tracks, seen_at(world, 1.6), 1.6)
     assert back.boxes.track_id.tolist() == first.boxes.track_id.tolist() and back.age.tolist() == [4]
 

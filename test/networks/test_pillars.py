@@ -21,9 +21,7 @@ def by_loop(points: torch.Tensor, grid: VoxelGrid, most_points: int, most_voxels
     """The definition: walk over the points."""
     found: dict[tuple[int, int, int], list[torch.Tensor]] = {}
     for point in points:
-        place = tuple(
-            int(((point[i] - grid.lower[i]) / grid.size[i]).floor().item()) for i in range(3)
-        )
+        place = tuple(int(((point[i] - grid.lower[i]) / grid.size[i]).floor().item()) for i in range(3))
         if any(not 0 <= place[i] < grid.counts[i] for i in range(3)):
             continue
         if place not in found:

@@ -70,7 +70,10 @@ class BevDet(CenterDetector):
         height, width = inputs.image_size
         stride = self.config.bev.image_stride
         return self.bev_branch.plan(
-            inputs.image_from_working, inputs.camera_mask, (height, width), (height // stride, width // stride)
+            inputs.image_from_working,
+            inputs.camera_mask,
+            (height, width),
+            (height // stride, width // stride),
         )
 
     def encode_bev(
@@ -101,7 +104,10 @@ class BevDet(CenterDetector):
         tracked, tracks = self.find_tracks(center, config.bev.grid, frame, state.tracks)
         clock.tick("decoder")
         seen = seen_by_cameras(
-            tracked.boxes.center, inputs.image_from_working[0].cpu(), inputs.camera_mask[0].cpu(), frame.image_size
+            tracked.boxes.center,
+            inputs.image_from_working[0].cpu(),
+            inputs.camera_mask[0].cpu(),
+            frame.image_size,
         )
         bev = None
         if with_bev_map:

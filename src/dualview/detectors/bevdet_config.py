@@ -105,4 +105,6 @@ def check_tasks(head: CenterHeadConfig, class_names: tuple[str, ...]) -> None:
             f"center_head.tasks {head.tasks} must hold the labels of all {len(class_names)} class_names once each"
         )
     if head.proposals:
-        raise ValueError("center_head.proposals start instances, which this detector doesn't have: set it to 0")
+        raise ValueError(
+            "center_head.proposals start instances, which this detector doesn't have: set it to 0"
+        )

@@ -57,7 +57,12 @@ class CenterDetector(Detector):
         """What is reported of a batch of one, in the ego frame, and the tracks for the next frame."""
         config = self.config
         (boxes,) = decode_centers(
-            center, config.center_head.tasks, grid, config.class_names, config.decoding, config.track_threshold
+            center,
+            config.center_head.tasks,
+            grid,
+            config.class_names,
+            config.decoding,
+            config.track_threshold,
         )
         best = boxes.score.argsort(descending=True, stable=True)[: config.max_tracks]
         pose: Tensor = frame.world_from_ego_anchor

@@ -22,7 +22,6 @@ from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.center_head import CenterHeadConfig
 from dualview.networks.decoder_config import DecoderConfig
 from dualview.networks.denoising_queries import DenoisingQueries
-from dualview.networks.image_backbone import ImageBackbone
 from dualview.networks.lift_splat import DepthBins
 from dualview.ops.bev_pool import BevPoolPlan
 from dualview.scene.frame import SurroundFrame
@@ -90,8 +89,8 @@ class Detector(nn.Module):
     their own, and their batch norms are folded for inference.
     """
 
-    image_backbone: ImageBackbone | None
-    bev_branch: nn.Module | None
+    image_backbone: Any  # ImageBackbone | None
+    bev_branch: Any  # nn.Module | None
     takes_queries = False  # whether `forward` makes use of denoising queries
 
     def __init__(self, config: Settings) -> None:

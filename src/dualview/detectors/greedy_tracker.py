@@ -92,7 +92,9 @@ def track(
     following = Tracks(
         tracks.next_track_id + len(fresh),
         stamp_ns,
-        concatenate_boxes([replace(world, track_id=ids), coasting]) if len(world) or len(coasting) else Boxes3D.empty(),
+        concatenate_boxes([replace(world, track_id=ids), coasting])
+        if len(world) or len(coasting)
+        else Boxes3D.empty(),
         torch.cat([torch.full_like(ids, stamp_ns), tracks.seen_ns[unseen]]),
         torch.cat([age, tracks.age[unseen] + 1]),
     )

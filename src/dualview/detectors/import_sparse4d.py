@@ -226,6 +226,7 @@ def published_config() -> DetectorConfig:
     """The detector that the published ResNet-50 checkpoint is, with the behaviour that its weights were
     trained with."""
     config = preset_config("sparse4d-r50")
+    assert isinstance(config, DetectorConfig)
     decoder = replace(config.decoder, quirks=ReferenceQuirks.reference_compatible())
     return replace(config, decoder=decoder, working_from_ego=LIDAR_TOP_FROM_EGO)
 
@@ -272,6 +273,7 @@ def import_sparse4dv3(
     config = published_config() if config is None else config
     report = map_keys(published, config)
     detector = build_detector(config)
+    assert isinstance(detector, DualView)
     wanted = detector.state_dict()
     misshapen = [
         f"{key} is {list(published[key].shape)}, should be {list(wanted[ours].shape)}"

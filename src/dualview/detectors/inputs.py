@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,9 @@ class DetectorInputs:
     working frame at the anchor stamp -> (u z, v z, z, 1), px; camera exposure times, image and BEV
     augmentation included. camera_mask bool [B, N]. stamps [B] float64 s; world_from_working [B, 4, 4]
     float64. For the depth network: intrinsics [B, N, 3, 3] px and working_from_camera [B, N, 4, 4], both
-    before augmentation, image_augmentation [B, N, 3, 3] and bev_augmentation [B, 3, 3] (None = identity).
+    before augmentation, image_augmentation [B, N, 3, 3] and bev_augmentation [B, 3, 3] (None = identity). points:
+    B clouds float32 [P, 5] (x, y, z m of the working frame, BEV augmentation included; intensity; age s), None
+    where nobody asked for them.
     """
 
     images: Tensor
@@ -36,6 +39,7 @@ class DetectorInputs:
     working_from_camera: Tensor
     image_augmentation: Tensor | None = None
     bev_augmentation: Tensor | None = None
+    points: tuple[Tensor, ...] | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -53,9 +57,24 @@ class DetectorInputs:
     def to(self, device: torch.device | str) -> DetectorInputs:
         """The same batch on another device."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(
-            self, **{k: v.to(device, non_blocking=True) for k, v in given.items() if v is not None}
-        )
+        moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in given.items() if isinstance(v, Tensor)}
+        if self.points is not None:
+            moved["points"] = tuple(cloud.to(device, non_blocking=True) for cloud in self.points)
+        return replace(self, **moved)
+
+    @staticmethod
+    def concatenated(parts: Sequence[DetectorInputs]) -> DetectorInputs:
+        """One batch of several."""
+        merged: dict[str, Any] = {}
+        for field in fields(DetectorInputs):
+            values = [getattr(part, field.name) for part in parts]
+            if any(value is None for value in values):
+                merged[field.name] = None
+            elif isinstance(values[0], Tensor):
+                merged[field.name] = torch.cat(values)
+            else:
+                merged[field.name] = tuple(item for value in values for item in value)
+        return DetectorInputs(**merged)
 
 
 def normalize_images(images: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from dualview.detectors import bev_presets, bevformer_presets
+from dualview.detectors import bev_presets, bevformer_presets, lidar_presets
 from dualview.detectors.config import NUSCENES_CAMERAS, BackboneConfig, DetectorConfig
 from dualview.detectors.detector import Settings
 from dualview.errors import ConfigError
@@ -144,6 +144,9 @@ PRESETS: dict[str, Preset] = {
         Preset("bevdet-r50", "BEVDet, ResNet-50", bev_presets.bevdet_r50),
         Preset("bevdet4d-r50", "BEVDet4D, ResNet-50, two keyframes", bev_presets.bevdet4d_r50),
         Preset("bevdepth-r50", "BEVDepth, ResNet-50", bev_presets.bevdepth_r50),
+        Preset("centerpoint-tiny", "LiDAR: CenterPoint, pillars of 0.4 m", lidar_presets.centerpoint_tiny),
+        Preset("centerpoint-pillar", "LiDAR: CenterPoint, pillars of 0.2 m", lidar_presets.centerpoint_pillar),
+        Preset("centerpoint-voxel", "LiDAR: CenterPoint, voxels of 0.1 m", lidar_presets.centerpoint_voxel),
         Preset("bevdepth4d-r50", "BEVDepth4D, ResNet-50, two keyframes", bev_presets.bevdepth4d_r50),
         Preset("bevformer-lite", "BEVFormer, EfficientNet-Lite0", bevformer_presets.bevformer_lite),
         Preset("bevformer-tiny", "BEVFormer-tiny as published, ResNet-50", bevformer_presets.bevformer_tiny),

@@ -11,6 +11,8 @@ from dualview.detectors.bevdet import BevDet
 from dualview.detectors.bevdet_config import BevDetConfig
 from dualview.detectors.bevformer import BevFormer
 from dualview.detectors.bevformer_config import BevFormerDetectorConfig
+from dualview.detectors.centerpoint import CenterPoint
+from dualview.detectors.centerpoint_config import CenterPointConfig
 from dualview.detectors.config import DetectorConfig
 from dualview.detectors.detector import Detector, Settings
 from dualview.detectors.dual_view import DualView
@@ -18,7 +20,12 @@ from dualview.detectors.json_config import from_dict
 from dualview.errors import ConfigError
 
 # Configuration class -> network. The configuration's `format` says in its JSON which class it is.
-SYSTEMS: dict[type, type[Detector]] = {DetectorConfig: DualView, BevDetConfig: BevDet, BevFormerDetectorConfig: BevFormer}
+SYSTEMS: dict[type, type[Detector]] = {
+    DetectorConfig: DualView,
+    BevDetConfig: BevDet,
+    BevFormerDetectorConfig: BevFormer,
+    CenterPointConfig: CenterPoint,
+}
 _DEFAULT_FORMAT = "dualview-detector-1"
 
 
@@ -37,7 +44,7 @@ def settings_from_json(text: str) -> Settings:
     except json.JSONDecodeError as error:
         raise ConfigError(f"a detector's config isn't JSON: {error}") from error
     kind = values.get("format", _DEFAULT_FORMAT) if isinstance(values, dict) else _DEFAULT_FORMAT
-    known = {system.__dataclass_fields__["format"].default: system for system in SYSTEMS}
+    known = {cast(Any, system).__dataclass_fields__["format"].default: system for system in SYSTEMS}
     if kind not in known:
         raise ConfigError(f"a detector of the format '{kind}' isn't known here: known are {', '.join(known)}")
     return cast(Settings, from_dict(known[kind], values))

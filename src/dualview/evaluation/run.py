@@ -81,8 +81,9 @@ def detect(
     predictions, dropped = [], Counter[str]()
     latency: dict[str, list[float]] = {"preprocess": [], "network": []}
     session.reset("a new recording")
+    lidar = session.detector.config.lidar
     with BagReader(path) as bag:
-        for closed in iterate_frames(bag, rig, AssemblerSettings.for_rig(rig)):
+        for closed in iterate_frames(bag, rig, AssemblerSettings.for_rig(rig), lidar=lidar):
             if not isinstance(closed, ClosedFrame):
                 dropped[closed.kind] += 1
                 continue

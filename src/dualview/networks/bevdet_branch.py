@@ -54,7 +54,9 @@ class BevDetBranchConfig:
 
     def __post_init__(self) -> None:
         if self.interval_channel and self.history is None:
-            raise ValueError("interval_channel tells of the interval to an earlier map: set history, or leave it out")
+            raise ValueError(
+                "interval_channel tells of the interval to an earlier map: set history, or leave it out"
+            )
 
     @property
     def moments(self) -> int:
@@ -100,7 +102,9 @@ class BevDetBranch(nn.Module):
             else PlainDepth(in_channels, bins, channels)
         )  # fmt: skip
         self.prepare = (
-            BevStages(channels, (channels,), (1,), (config.prepare_blocks,)) if config.prepare_blocks else None
+            BevStages(channels, (channels,), (1,), (config.prepare_blocks,))
+            if config.prepare_blocks
+            else None
         )
         self.encoder = BevEncoder(
             config.moments * channels + int(config.interval_channel),

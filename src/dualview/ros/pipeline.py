@@ -48,6 +48,11 @@ class Pipeline:
             settings.weights, device=settings.device, overrides=_overrides(settings)
         )
         config = self.detector.config
+        if config.lidar is not None:
+            raise ConfigError(
+                f"{config.name} reads LiDAR, which the node doesn't subscribe to: give it a camera detector, and run this one "
+                "on recordings (`dualview evaluate`)"
+            )
         self.model_name = f"{config.name}, {self.detector.weights_description}"
         self.session = TrackingSession(
             self.detector, self._assembler_settings.min_cameras, settings.decode_workers, next_track_id

@@ -63,6 +63,7 @@ class ClosedFrame:
     world_from_ego: np.ndarray
     problems: dict[str, str]  # camera name -> why it is masked
     reset: str | None = None
+    points: np.ndarray | None = None  # LiDAR cloud, for detectors that take one (see sweeps.py)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class SurroundFrame:
     world_from_ego_anchor: Tensor  # float64 [4, 4] ego pose at `stamp_ns`
     camera_mask: Tensor  # bool [N], False: missing, stale or broken
     camera_names: tuple[str, ...] = ()
+    points: Tensor | None = None  # float32 [P, 5] LiDAR returns, ego frame at the anchor: x, y, z, intensity, age s; see sweeps.py
 
     def __post_init__(self) -> None:
         count = self.images.shape[0]

@@ -97,6 +97,7 @@ class ImagePreprocessor:
             world_from_ego_anchor=torch.from_numpy(closed.world_from_ego),
             camera_mask=torch.from_numpy(mask),
             camera_names=tuple(c.name for c in closed.cameras),
+            points=None if closed.points is None else torch.from_numpy(closed.points),
         )
         return frame, problems
 

@@ -31,6 +31,7 @@ from dualview.scene.preprocess import ImagePreprocessor
 from dualview.scene.rig import Rig
 from dualview.training.drive_store import FORMAT, DriveSummary, read_summary
 from dualview.training.lidar_depth import SweepBuffer, project_sweeps
+from dualview.training.lidar_store import has_sweeps, store_sweeps
 
 _SUFFIXES = (".mcap", ".db3", ".bag")
 _SWEEP_DISTANCE_NS = 60_000_000  # a sweep further from the anchor shows another scene
@@ -83,11 +84,13 @@ def index_recordings(
     cache: Path,
     broken: str = "stop",
     tell: Callable[[str], None] = lambda line: None,
+    with_sweeps: bool = False,
 ) -> list[DriveSummary]:
     """The drives of `recordings`, those that aren't on disk yet built now.
 
     broken "stop": a recording that can't be read raises BagError, with a sentence; "skip": `tell` gets the
-    sentence and the others go on. Raises BagError, leaving finished drives as they are, if the disk is full.
+    sentence and the others go on. with_sweeps: LiDAR sweeps are stored
+    too, also beside drives that are there. Raises BagError, leaving finished drives as they are, if the disk is full.
     """
     drives = []
     for number, path in enumerate(recordings, 1):
@@ -99,6 +102,8 @@ def index_recordings(
                 tell(
                     f"[{number}/{len(recordings)}] {path.name}: {len(summary)} frames, {int(summary.labelled.sum())} labelled"
                 )
+            if with_sweeps and not has_sweeps(folder):
+                tell(f"[{number}/{len(recordings)}] {path.name}: {store_sweeps(path, rig, folder)} LiDAR sweeps")
             drives.append(summary)
         except DualViewError as error:
             if broken != "skip" or isinstance(error, DiskFullError):

@@ -39,7 +39,7 @@ def prepare_drives(
     cache = Path(os.path.expandvars(recipe.data.cache)).expanduser()
     return index_recordings(
         find_recordings(recipe.data.train), load_rig(recipe.data.rig), index_settings(detector, recipe.data), cache,
-        recipe.data.broken, tell,
+        recipe.data.broken, tell, detector.lidar is not None,
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ class StreamingData(lightning().LightningDataModule):  # type: ignore[misc]
             self.start, rank, world,
         )  # fmt: skip
         matrix = self.detector.working_from_ego_matrix
-        dataset = FrameDataset(self.drives, recipe.augmentation, recipe.data, matrix)
+        dataset = FrameDataset(self.drives, recipe.augmentation, recipe.data, matrix, self.detector.lidar)
         return make_loader(dataset, sampler, recipe.data.workers)
 
     def state_dict(self) -> dict[str, Any]:

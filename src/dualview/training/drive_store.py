@@ -21,6 +21,8 @@ from torch import Tensor
 from dualview.errors import BagError
 from dualview.geometry.boxes import Boxes3D
 from dualview.scene.frame import SurroundFrame
+from dualview.scene.sweeps import LidarInput
+from dualview.training.lidar_store import StoredSweeps
 
 FORMAT = 1
 
@@ -73,6 +75,8 @@ class Drive:
             raise BagError(
                 f"the stored drive {folder} is damaged ({error}): delete that folder and start again"
             ) from error
+        self.folder = folder
+        self._sweeps: StoredSweeps | None = None
         self._frame_starts = np.searchsorted(self._arrays["box_frame"], np.arange(count + 1))
 
     def __len__(self) -> int:
@@ -106,6 +110,15 @@ class Drive:
             frame, boxes, column("num_lidar_points"), column("visibility"), bool(a["labelled"][index]),
             torch.from_numpy(np.array(self._depth[begin:end])),
         )  # fmt: skip
+
+    def cloud(self, index: int, settings: LidarInput) -> Tensor:
+        """LiDAR cloud float32 [P, 5] of one frame (ego frame at its stamp; see `sweeps.join_sweeps`). Raises BagError if
+        the drive was stored without sweeps.
+        """
+        if self._sweeps is None:
+            self._sweeps = StoredSweeps(self.folder)
+        stamp, pose = int(self._arrays["stamps"][index]), torch.from_numpy(self._arrays["anchor"][index])
+        return self._sweeps.cloud(stamp, pose, settings)
 
     def counting_boxes(self, min_lidar_points: int) -> Tensor:
         """Which of `boxes` LiDAR or cameras can know of, bool [M]; see `boxes_that_count`."""

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from dualview.detectors.inputs import DetectorInputs
 from dualview.geometry.boxes import Boxes3D
-from dualview.geometry.rigid import invert_rigid
+from dualview.geometry.rigid import invert_rigid, transform_points
 from dualview.scene.augmentation.bev import BevAugmentation
 from dualview.scene.augmentation.corruption import draw_corruption
 from dualview.scene.augmentation.grid_mask import draw_grid, mask_images
@@ -20,6 +20,7 @@ from dualview.scene.augmentation.image import ImageAugmentation
 from dualview.scene.augmentation.photometric import Photometric, distort
 from dualview.scene.corruptions.corruption import Corruption
 from dualview.scene.frame import SurroundFrame
+from dualview.scene.sweeps import LidarInput
 from dualview.supervision.ground_truth import GroundTruth
 from dualview.training.clips import FrameRequest
 from dualview.training.drive_store import DriveCache, DriveSummary, LabelledFrame, boxes_that_count
@@ -85,8 +86,10 @@ class FrameDataset(Dataset):
         augmentation: AugmentationSettings,
         data: DataSettings,
         working_from_ego: Tensor | None = None,
+        lidar: LidarInput | None = None,
     ) -> None:
-        self._drives = drives
+        """lidar: give every sample its cloud of LiDAR points too."""
+        self._drives, self._lidar = drives, lidar
         self._augmentation, self._data = augmentation, data
         self._working_from_ego = (
             torch.eye(4, dtype=torch.float64) if working_from_ego is None else working_from_ego
@@ -95,10 +98,12 @@ class FrameDataset(Dataset):
 
     def __getitem__(self, request: FrameRequest) -> TrainingSample:
         drive = self._drives[request.drive]
-        labelled = self._open(drive.folder).frame(request.frame)
+        opened = self._open(drive.folder)
+        points = None if self._lidar is None else opened.cloud(request.frame, self._lidar)
         return make_sample(
-            labelled, request, drive.source, self._augmentation, self._data, self._working_from_ego
-        )
+            opened.frame(request.frame), request, drive.source, self._augmentation, self._data, self._working_from_ego,
+            points,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -141,9 +146,10 @@ def make_sample(
     augmentation: AugmentationSettings,
     data: DataSettings,
     working_from_ego: Tensor,
+    points: Tensor | None = None,
 ) -> TrainingSample:
     """The augmented sample of one frame. working_from_ego [4, 4]: the detector's working frame before
-    augmentation.
+    augmentation. points [P, 5]: the frame's LiDAR cloud, ego frame.
     """
     ego_from_working = invert_rigid(working_from_ego)
     frame = labelled.frame
@@ -170,12 +176,19 @@ def make_sample(
         working_from_camera=(working_from_ego @ frame.ego_from_camera.double())[None],
         image_augmentation=draw.image.augmented_from_original.float().expand(1, cameras, 3, 3),
         bev_augmentation=draw.bev.matrix.float()[None],
+        points=None if points is None else (augmented_cloud(points, draw.bev, working_from_ego),),
     )
     counted = boxes_that_count(labelled.num_lidar_points, labelled.visibility, data.min_lidar_points)
     boxes = draw.bev.boxes(labelled.boxes[counted].transformed(working_from_ego))
     depth = depth_maps(labelled.depth_points, draw.image.augmented_from_original, cameras, frame.image_size)
     depth = depth * mask[:, None, None]
     return TrainingSample(inputs, ground_truth(boxes, data.max_range), depth, request, source)
+
+
+def augmented_cloud(points: Tensor, augmentation: BevAugmentation, working_from_ego: Tensor) -> Tensor:
+    """A cloud [P, 5] of the ego frame in the augmented working frame."""
+    working = transform_points(working_from_ego.float(), points[:, :3])
+    return torch.cat([augmentation.points(working), points[:, 3:]], 1)
 
 
 def ground_truth(boxes: Boxes3D, max_range: float) -> GroundTruth:
@@ -194,12 +207,8 @@ def collate(samples: list[TrainingSample]) -> TrainingBatch:
         raise ValueError(
             f"drives with {sorted(cameras)} cameras can't share a batch; train on drives of one rig"
         )
-    merged = {
-        name: torch.cat([getattr(s.inputs, name) for s in samples])
-        for name in DetectorInputs.__dataclass_fields__
-    }
     return TrainingBatch(
-        DetectorInputs(**merged),
+        DetectorInputs.concatenated([s.inputs for s in samples]),
         [s.truth for s in samples],
         torch.stack([s.depth for s in samples]),
         torch.tensor([s.request.first for s in samples]),
