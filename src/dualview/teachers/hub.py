@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
 
 from dualview.errors import WeightsError
 from dualview.networks.torchvision_shim import declare_missing_ops
+
+_NETWORKS = {"depth-estimation": "ForDepthEstimation", "object-detection": "ForObjectDetection"}
 
 
 def import_transformers() -> Any:
@@ -26,8 +29,13 @@ def open_pipeline(task: str, model: str, device: str = "cpu", **settings: Any) -
     Raises WeightsError if the library is missing, if the model is neither local nor reachable, or if it is for another task.
     """
     transformers = import_transformers()
+    loud = logging.getLogger(
+        "transformers.pipelines.base"
+    )  # prints hundreds of names where we say one sentence
+    level = loud.level
+    loud.setLevel(logging.CRITICAL)
     try:
-        return transformers.pipeline(task, model=model, device=device, **settings)
+        pipeline = transformers.pipeline(task, model=model, device=device, **settings)
     except ImportError as error:
         raise WeightsError(f"the model '{model}' needs a library that isn't installed: {error}") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -36,3 +44,11 @@ def open_pipeline(task: str, model: str, device: str = "cpu", **settings: Any) -
             f"the model '{model}' can't be opened for {task} ({reason}). Check the name; without a network, download it elsewhere "
             f"(`hf download {model} --local-dir DIR`) and give the folder's path"
         ) from error
+    finally:
+        loud.setLevel(level)
+    network = type(pipeline.model).__name__
+    if not network.endswith(_NETWORKS[task]):
+        raise WeightsError(
+            f"the model '{model}' is a {network}: {task} needs one that ends in {_NETWORKS[task]}"
+        )
+    return pipeline
