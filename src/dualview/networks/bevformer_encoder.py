@@ -100,6 +100,9 @@ class BevFormerEncoderLayer(nn.Module):
 class BevFormerEncoder(nn.Module):
     """A learned query for each BEV cell, its layers, and embeddings of cameras, levels and the ego motion."""
 
+    pillars: Tensor
+    cells: Tensor
+
     def __init__(self, config: BevFormerConfig) -> None:
         super().__init__()
         self.config = config
@@ -112,6 +115,8 @@ class BevFormerEncoder(nn.Module):
         )
         self.level_embedding = nn.Parameter(torch.randn(config.num_levels, dims))
         self.layers = nn.ModuleList(BevFormerEncoderLayer(config) for _ in range(config.encoder_layers))
+        self.pillars: Tensor
+        self.cells: Tensor
         self.register_buffer("pillars", bevformer_pillars(grid, config.heights), persistent=False)
         self.register_buffer("cells", _cell_references(grid.rows, grid.columns), persistent=False)
 
