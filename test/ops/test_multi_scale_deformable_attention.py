@@ -17,7 +17,7 @@ def example(seed: int, dtype: torch.dtype = torch.float64, batch=2, queries=5, h
 
 
 def by_loops(values: list[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
-    batch, queries, heads, levels, points = weights.shape
+    batch, queries, heads = weights.shape[:3]
     width = values[0].shape[1] // heads
     total = torch.zeros(batch, queries, heads * width, dtype=locations.dtype)
     for m, q, h, level, p in torch.cartesian_prod(*(torch.arange(s) for s in weights.shape)):
