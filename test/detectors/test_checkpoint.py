@@ -198,7 +198,7 @@ def test_the_tiny_preset_steps():
         output, state = detector.step(
             surround_frame(detector.config, cameras=6, seconds=0.1 * index, seed=index), state
         )
-    assert output.bev.features.shape == (128, 64, 64)
+    assert output.bev.features.shape == (128, 128, 128)
     assert detector.weights_description.startswith(("untrained", "dualview-tiny"))
 
 

@@ -8,13 +8,14 @@ from detector_frames import small_config
 from dualview.detectors.config import DetectorConfig
 from dualview.detectors.json_config import override
 from dualview.detectors.presets import PRESETS, preset_config
+from dualview.detectors.systems import settings_from_json
 from dualview.errors import ConfigError
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_json_there_and_back(name):
     config = preset_config(name)
-    assert DetectorConfig.from_json(config.to_json()) == config
+    assert settings_from_json(config.to_json()) == config
     assert config.name == name and "summary" not in config.to_json()
 
 

@@ -26,5 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     if out.exists() and not arguments.overwrite:
         raise ConfigError(f"{out} exists: say --overwrite to replace it, or choose another name")
     largest = export_half(Path(arguments.weights).expanduser(), out)
-    print(f"{out}: {out.stat().st_size / 2**20:.1f} MiB; rounding changed no weight by more than {largest:.1e} of itself")
+    print(
+        f"{out}: {out.stat().st_size / 2**20:.1f} MiB; rounding changed no weight by more than {largest:.1e} of itself"
+    )
     return 0

@@ -62,7 +62,7 @@ class BevDet(CenterDetector):
     def encode_images(self, images: Tensor) -> Tensor:
         """Normalised images [B, N, 3, H, W] -> the map that is lifted [B, N, C, h, w]."""
         flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        (finest,) = self.feature_pyramid(self.image_backbone(flat))
+        (finest,) = self.feature_pyramid(self.image_backbone(flat))  # type: ignore[misc]
         return finest.unflatten(0, images.shape[:2])
 
     def bev_plan(self, inputs: DetectorInputs) -> BevPoolPlan:

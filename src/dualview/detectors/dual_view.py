@@ -92,14 +92,14 @@ class DualView(Detector):
     def encode_images(self, images: Tensor) -> list[Tensor]:
         """Normalised images [B, N, 3, H, W] -> pyramid maps [B, N, C, h_i, w_i], fine to coarse."""
         flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        maps = self.feature_pyramid(self.image_backbone(flat))
+        maps = self.feature_pyramid(self.image_backbone(flat))  # type: ignore[misc]
         return [level.unflatten(0, images.shape[:2]) for level in maps]
 
     def bev_plan(self, inputs: DetectorInputs) -> BevPoolPlan:
         """Where the lift's frustum points fall; the same as long as projection matrices and masks are."""
         stride = self.config.bev.image_stride
         size = inputs.image_size
-        return self.bev_branch.plan(
+        return self.bev_branch.plan(  # type: ignore[operator]
             inputs.image_from_working, inputs.camera_mask, size, (size[0] // stride, size[1] // stride)
         )
 

@@ -14,6 +14,7 @@ from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.anchor_encoder import AnchorEncoderConfig
 from dualview.networks.bev_branch import BevBranchConfig
 from dualview.networks.bev_history import BevHistoryConfig
+from dualview.networks.center_head import CenterHeadConfig
 from dualview.networks.conditional_random_field_depth import DepthFieldConfig
 from dualview.networks.decoder_config import DecoderConfig
 from dualview.networks.lift_splat import DepthBins
@@ -33,11 +34,11 @@ def _tiny() -> DetectorConfig:
     return DetectorConfig(
         name="dualview-tiny",
         image_size=(128, 352),
-        backbone=BackboneConfig("efficientnet_lite0", (8, 16, 32)),
+        backbone=BackboneConfig("tf_efficientnet_lite0", (8, 16, 32)),
         bev=BevBranchConfig(
-            grid=BevGrid.centered(51.2, 1.6),
+            grid=BevGrid.centered(51.2, 0.8),
             depth_bins=DepthBins(1.0, 55.0, 1.0),
-            image_stride=16,
+            image_stride=8,
             depth_channels=64,
             depth_blocks=1,
             pooled_context=False,
@@ -48,13 +49,15 @@ def _tiny() -> DetectorConfig:
             encoder_blocks=(1, 1, 1),
         ),
         dense_depth_levels=3,
+        center_head=CenterHeadConfig((tuple(range(10)),), branch_channels=32, proposals=144),
         decoder=DecoderConfig(
             embed_dims=128,
             num_levels=3,
-            num_anchors=256,
-            num_temporal=160,
-            num_layers=4,
+            num_anchors=192,
+            num_temporal=112,
+            num_layers=3,
             feedforward_dims=256,
+            attention_dropout=0.0,
             anchor_encoder=AnchorEncoderConfig((64, 16, 16, 32)),
         ),
         camera_names=NUSCENES_CAMERAS,
@@ -70,7 +73,8 @@ def _sized(name: str, backbone: str, image_size: tuple[int, int]) -> DetectorCon
 
 
 def _perspective_only(config: DetectorConfig, name: str) -> DetectorConfig:
-    return replace(config, name=name, bev=None, decoder=replace(config.decoder, use_bev=False))
+    without_bev = replace(config.decoder, use_bev=False)
+    return replace(config, name=name, bev=None, center_head=None, decoder=without_bev)
 
 
 def _bev_only(config: DetectorConfig, name: str) -> DetectorConfig:

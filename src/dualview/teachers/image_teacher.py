@@ -64,7 +64,7 @@ class ImageTeacher(nn.Module):
         self._layout = torch.contiguous_format
         if isinstance(network, ImageBackbone):  # convolutions are a quarter faster on pixels than on planes
             self._layout = torch.channels_last
-            self.to(memory_format=self._layout)
+            self.to(memory_format=self._layout)  # type: ignore[call-overload]
         self.fingerprint = _fingerprint(network.state_dict())
 
     def normalize(self, images: Tensor) -> Tensor:

@@ -1,0 +1,44 @@
+"""Run an ablation: every row of a study with every seed, on the same drives, scored on others; then its table.
+
+Example: dualview study views --train drives/train --test drives/test --out studies/views --jobs 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+HELP = "run an ablation and write its table"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("study", help="a study's name in config/studies, or a YAML file")
+    parser.add_argument("--train", nargs="+", metavar="BAG", required=True, help="drives to train on")
+    parser.add_argument("--test", nargs="+", metavar="BAG", required=True, help="other drives, to score")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the study (default: studies/<study>)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default 1)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check the study, run what is missing, print and write the table."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from dualview.errors import ConfigError
+    from dualview.training.bag_index import find_recordings
+    from dualview.training.study import load_study
+    from dualview.training.study_run import run_study
+    from dualview.training.study_table import study_table
+
+    if arguments.jobs < 1:
+        raise ConfigError(f"--jobs must be at least 1, got {arguments.jobs}")
+    study = load_study(arguments.study)
+    folder = arguments.out or Path("studies") / Path(arguments.study).stem
+    train, test = ([str(p) for p in find_recordings(bags)] for bags in (arguments.train, arguments.test))
+    scores = run_study(study, folder, train, test, arguments.jobs)
+    table = study_table(scores, study.baseline, study.metrics)
+    (folder / "table.md").write_text(table, encoding="utf-8")
+    print(table, end="")
+    return 0

@@ -1,0 +1,81 @@
+"""Studies (ablations): the same drives, budget and seeds for every row; only what the row names differs."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dualview.detectors.json_config import from_dict
+from dualview.errors import ConfigError
+from dualview.resources import find_directories
+from dualview.training.recipe import Recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class Study:
+    """recipe: name or file that all rows start from. changes: laid over it in all rows, by dotted path. rows:
+    name -> further changes. baseline: the row that the others are compared with, seed by seed. seeds: of
+    weights and of the order of clips. metrics: dotted paths into metrics.json. evaluate: further arguments of
+    `dualview evaluate`.
+    """
+
+    recipe: str
+    rows: dict
+    baseline: str
+    changes: dict = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    metrics: tuple[str, ...] = ("mAP", "NDS", "AMOTA")
+    evaluate: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.baseline not in self.rows:
+            raise ValueError(f"baseline '{self.baseline}' is none of the rows {', '.join(self.rows)}")
+        if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
+            raise ValueError(f"seeds {list(self.seeds)} must name each seed once")
+
+    def recipe_of(self, row: str, seed: int, drives: list[str]) -> Recipe:
+        """What one run trains. Raises ConfigError naming a wrong key of the study."""
+        changes: dict[str, Any] = {**self.changes, **(self.rows[row] or {}), "seed": seed}
+        return load_recipe(self.recipe, {**changes, "data.train": drives})
+
+    def runs(self) -> list[tuple[str, int]]:
+        """(row, seed) of all runs: every row once, then again with the next seed, so that a study that is
+        stopped half way can be compared.
+        """
+        return [(row, seed) for seed in self.seeds for row in self.rows]
+
+
+def known_studies() -> dict[str, Path]:
+    """Name -> file of all studies that come with the package."""
+    found: dict[str, Path] = {}
+    for folder in find_directories("config/studies"):
+        for file in sorted(folder.glob("*.yaml")):
+            found.setdefault(file.stem, file)
+    return found
+
+
+def load_study(name_or_path: str) -> Study:
+    """A study by name or path; all its recipes are checked. Raises ConfigError."""
+    path = Path(name_or_path).expanduser()
+    if not path.is_file():
+        studies = known_studies()
+        if name_or_path not in studies:
+            close = difflib.get_close_matches(name_or_path, studies, n=1)
+            meant = f"did you mean '{close[0]}'?" if close else f"studies are {', '.join(studies) or 'none'}"
+            raise ConfigError(f"there is no study '{name_or_path}', neither a file nor by name: {meant}")
+        path = studies[name_or_path]
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} isn't YAML: {error}") from error
+    study = from_dict(Study, content, path.name)
+    for row in study.rows:
+        try:
+            study.recipe_of(row, study.seeds[0], ["unknown"])
+        except ConfigError as error:
+            raise ConfigError(f"{path.name}, row '{row}': {error}") from error
+    return study

@@ -1,0 +1,112 @@
+"""Studies: checked before they start, paired by seed, and going on where they were stopped."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from dualview.cli import main
+from dualview.errors import ConfigError
+from dualview.training.study import known_studies, load_study
+from dualview.training.study_run import StudyError, StudyFolder, read_scores, run_study
+from dualview.training.study_table import look_up, paired_difference, study_table
+
+
+@pytest.mark.parametrize("name", sorted(known_studies()))
+def test_the_studies_that_come_along_are_whole(name: str) -> None:
+    study = load_study(name)
+    assert len(study.seeds) >= 3 and study.baseline in study.rows
+
+
+def test_the_views_study_differs_in_views_alone() -> None:
+    study = load_study("views")
+    recipes = {row: study.recipe_of(row, 1, ["a.mcap"]) for row in study.rows}
+    configs = {row: recipe.detector_config() for row, recipe in recipes.items()}
+    assert configs["perspective"].bev is None and not configs["perspective"].decoder.use_bev
+    assert configs["bev"].bev is not None and not configs["bev"].decoder.use_perspective
+    assert configs["both"].decoder.use_bev and configs["both"].decoder.use_perspective
+    budgets = {(r.steps, r.batch_size, r.seed, r.data, r.clips, r.dense_steps) for r in recipes.values()}
+    assert len(budgets) == 1
+
+
+def test_wrong_studies_say_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(ConfigError, match="did you mean 'views'"):
+        load_study("view")
+    file = tmp_path / "mine.yaml"
+    good = {"recipe": "dualview_tiny", "rows": {"a": {}, "b": {"step": 3}}, "baseline": "a"}
+    file.write_text(yaml.safe_dump(good))
+    with pytest.raises(ConfigError, match=r"row 'b'.*no key 'step': did you mean 'steps'"):
+        load_study(str(file))
+    file.write_text(yaml.safe_dump({**good, "baseline": "c"}))
+    with pytest.raises(ConfigError, match="baseline 'c' is none of the rows a, b"):
+        load_study(str(file))
+    drive = tmp_path / "drive.mcap"
+    drive.write_bytes(b"")
+    assert (
+        main(["study", "views", "--train", str(drive), "--test", str(drive), "--out", str(tmp_path / "s")])
+        == 1
+    )
+    assert "would be trained on and scored" in capsys.readouterr().err
+
+
+def test_paired_differences_against_the_t_test() -> None:
+    from scipy import stats
+
+    random = np.random.default_rng(0)
+    row, base = random.normal(0.5, 0.1, 5), random.normal(0.4, 0.1, 5)
+    found = paired_difference(row, base)
+    interval = stats.ttest_rel(row, base).confidence_interval(0.95)
+    assert found.mean - found.half_width == pytest.approx(interval.low)
+    assert found.mean + found.half_width == pytest.approx(interval.high)
+    assert found.clear == (interval.low > 0 or interval.high < 0)
+    assert math.isinf(paired_difference([1.0], [0.5]).half_width)
+    with pytest.raises(ValueError, match="run the same seeds"):
+        paired_difference([1.0, 2.0], [0.5])
+
+
+def test_the_table_says_noise_where_there_is_noise() -> None:
+    scores = {
+        "base": {0: {"mAP": 0.1}, 1: {"mAP": 0.2}, 2: {"mAP": 0.3}},
+        "better": {0: {"mAP": 0.2}, 1: {"mAP": 0.301}, 2: {"mAP": 0.399}},
+        "same": {0: {"mAP": 0.2}, 1: {"mAP": 0.1}, 2: {"mAP": 0.31}},
+        "missing": {},
+    }
+    lines = study_table(scores, "base", ["mAP"]).splitlines()
+    assert "| base | 3 | 0.200 ± 0.100 |" in lines
+    assert "| missing | 0 | not run |" in lines
+    (better,) = [line for line in lines if line.startswith("| better | +")]
+    (same,) = [line for line in lines if line.startswith("| same | +")]
+    assert "noise" not in better and "within the noise" in same
+    assert look_up({"per_class": {"car": {"ap_2m": 0.5}}}, "per_class.car.ap_2m") == 0.5
+    with pytest.raises(KeyError, match=r"no per_class\.bus"):
+        look_up({"per_class": {"car": 1}}, "per_class.bus.ap_2m")
+
+
+def test_a_study_runs_and_goes_on(small_recipe: dict, drives: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "small.yaml"
+    recipe.write_text(yaml.safe_dump({**small_recipe, "steps": 2}))
+    file = tmp_path / "study.yaml"
+    rows = {"plain": {}, "alone": {"losses.one_to_many": 2}}
+    file.write_text(yaml.safe_dump({"recipe": str(recipe), "rows": rows, "baseline": "plain", "seeds": [3, 4],
+                                    "metrics": ["mAP", "NDS"], "evaluate": ["--pictures", "0"]}, sort_keys=False))  # fmt: skip
+    study = load_study(str(file))
+    bags = sorted(str(p) for p in drives.glob("*.mcap"))
+    place = StudyFolder(tmp_path / "out")
+    # what a run that was finished before says counts, and is not made again
+    for row, seed in study.runs()[1:]:
+        place.metrics(row, seed).parent.mkdir(parents=True)
+        place.metrics(row, seed).write_text(json.dumps({"mAP": 0.25, "NDS": 0.5}))
+    told: list[str] = []
+    scores = run_study(study, place.root, bags[:2], bags[2:], tell=told.append)
+    assert len(told) == 4 and scores == read_scores(study, place)
+    assert scores["alone"] == {3: {"mAP": 0.25, "NDS": 0.5}, 4: {"mAP": 0.25, "NDS": 0.5}}
+    assert 0.0 <= scores["plain"][3]["mAP"] < 0.25
+    assert (place.run("plain", 3) / "weights.safetensors").is_file()
+    assert not (place.run("plain", 4) / "weights.safetensors").exists()
+
+    (place.run("plain", 3) / "report" / "metrics.json").unlink()
+    with pytest.raises(StudyError, match=r"plain-3: dualview (train|evaluate) failed"):
+        run_study(study, place.root, bags[:2], [str(tmp_path / "absent.mcap")], tell=told.append)
