@@ -112,7 +112,9 @@ class _Shown:
         boxes = keyframe.prediction.boxes
         finite = boxes.center.isfinite().all(-1) & boxes.size.isfinite().all(-1) & boxes.yaw.isfinite()
         own = (boxes.track_id == self.switch.before) | (boxes.track_id == self.switch.after)
-        return boxes[finite & (own | (boxes.score >= self.switch.threshold))]
+        kept = finite & (own | (boxes.score >= self.switch.threshold))
+        order = torch.argsort(own[kept].long(), stable=True)  # the two ids are drawn last, on top
+        return boxes[kept][order]
 
     def color(self, identity: int) -> Color:
         return {self.switch.before: BEFORE, self.switch.after: AFTER}.get(identity, FAINT)
@@ -148,9 +150,10 @@ def _from_above(
     tracks = shown.tracks(keyframe)
     for box, identity in zip(_outlines(tracks), tracks.track_id.tolist(), strict=True):
         color = shown.color(identity)
-        lines(box, color, 2 * _FINER)
+        lines(box, color, _FINER if color == FAINT else 2 * _FINER)
+        inside = (np.abs(pixels(box).mean(0) - _SIZE / 2) < _SIZE / 2 - 8).all()
         at = np.array([pixels(box)[:, 0].mean(), max(pixels(box)[:, 1].min() - 9, 9)])  # above the box
-        if identity >= 0 and (np.abs(at - _SIZE / 2) < _SIZE / 2 - 8).all():
+        if identity >= 0 and inside:
             text.add((origin[0] + at[0], origin[1] + at[1]), str(identity), 11, color, BACKGROUND, "mm")
     text.add((origin[0] + 5, origin[1] + _SIZE - 5), f"{np.linalg.norm(middle - ego):.0f} m away", 10, FAINT, anchor="ls")  # fmt: skip
     return cv2.resize(canvas, (_SIZE, _SIZE), interpolation=cv2.INTER_AREA)
@@ -190,11 +193,12 @@ def _camera(
     matrix = np.array([[scale, 0.0, -scale * corner[0]], [0.0, scale, -scale * corner[1]]])
     picture = cv2.warpAffine(image, matrix, (_SIZE, _SIZE), flags=cv2.INTER_LINEAR, borderValue=PANEL)
 
-    def draw(boxes: Boxes3D, colors: Sequence[Color], names: Sequence[str], thick: int) -> None:
+    def draw(boxes: Boxes3D, colors: Sequence[Color], names: Sequence[str]) -> None:
         ends, visible = projection.visible_edges(projection.homogeneous_corners(boxes, projections[camera]))
         for i, color in enumerate(colors):
             lines = np.clip(scale * (ends[i][visible[i]] - corner), -_FARTHEST, _FARTHEST)
             fixed = np.round(lines * (1 << _SHIFT)).astype(np.int32)
+            thick = 2 if color in (BEFORE, AFTER) else 1
             cv2.polylines(picture, list(fixed), False, color, thick, cv2.LINE_AA, _SHIFT)
             if names and len(lines):
                 x, y = lines[..., 0].mean(), lines[..., 1].min() - 4
@@ -202,13 +206,13 @@ def _camera(
                     text.add((origin[0] + x, origin[1] + max(y, 14)), names[i], 11, color, BACKGROUND, "ms")
 
     if shown.place(keyframe) is not None:
-        draw(label, [TRUTH], [], 1)
+        draw(label, [TRUTH], [])
     tracks = in_ego_frame(_moved(shown.tracks(keyframe), seconds), frame.world_from_ego_anchor)
     near = (tracks.center[:, :2] - label.center[:, :2]).norm(dim=-1) < 2 * _REACH
     own = (tracks.track_id == shown.switch.before) | (tracks.track_id == shown.switch.after)
     tracks = tracks[near | own]
     identities = tracks.track_id.tolist()
-    draw(tracks, [shown.color(i) for i in identities], [str(i) if i >= 0 else "" for i in identities], 2)
+    draw(tracks, [shown.color(i) for i in identities], [str(i) if i >= 0 else "" for i in identities])
     return picture
 
 
