@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden import GoldenCase, golden_cases, present
+from golden import GoldenCase, golden_case, golden_cases, present
 
+from dualview.detectors.center_decoding import CenterDecodingConfig, decode_centers
+from dualview.geometry.bev_grid import BevGrid
+from dualview.networks.center_head import REGRESSIONS, TaskPrediction
 from dualview.networks.pillars import PillarFeatures, VoxelGrid, scatter_to_map, voxelize
 from dualview.networks.second import SecondBackbone, SecondPyramid
 
@@ -66,3 +69,29 @@ def test_network(case: GoldenCase) -> None:
     pyramid = SecondPyramid(neck["in_channels"], neck["out_channels"], neck["upsample_strides"]).eval()
     load(pyramid, case, "pts_neck", {"deblocks": "levels"})
     case.check("bev", pyramid(maps), atol=2e-5)
+
+
+@pytest.mark.parametrize(("which", "suppression"), [("official", "rotate"), ("circle", "circle")])
+def test_parity_boxes_by_class_names(which: str, suppression: str) -> None:
+    """The tables by class name give what the published lists by task give."""
+    case = golden_case("bev", "centerhead")
+    names, settings = case.config["class_names"], case.config["test_cfg"]
+    published = ("heatmap", "reg", "height", "dim", "rot", "vel")
+    tasks = [tuple(names.index(name) for name in task) for task in case.config["tasks"]]
+    predictions = [
+        TaskPrediction(*(case.inputs[f"pred.task{t}.{theirs}"] for theirs in published))
+        for t in range(len(tasks))
+    ]
+    assert list(TaskPrediction.__dataclass_fields__) == ["heatmap", *REGRESSIONS]
+    cell = settings["voxel_size"][0] * settings["out_size_factor"]
+    rows, columns = predictions[0].heatmap.shape[-2:]
+    grid = BevGrid(*settings["pc_range"], cell, columns, rows)
+    config = CenterDecodingConfig(suppression, case.config["max_num"], settings["post_max_size"])  # type: ignore[arg-type]
+    found = decode_centers(predictions, tasks, grid, names, config, settings["score_threshold"])
+    for b, boxes in enumerate(found):
+        standing = boxes.center.clone()
+        standing[:, 2] -= boxes.size[:, 2] / 2
+        numbers = torch.cat([standing, boxes.size, boxes.yaw[:, None], boxes.velocity[:, :2]], 1)
+        case.check(f"nms_{which}.sample{b}.bboxes", numbers, atol=1e-4)
+        case.check(f"nms_{which}.sample{b}.scores", boxes.score, atol=1e-6)
+        case.check(f"nms_{which}.sample{b}.labels", boxes.label.int())

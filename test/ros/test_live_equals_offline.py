@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from dualview.msg import TrackedObject3DArray
+from ros_detector import save_smallest_detector, save_smallest_student
 from ros_drive import Drive, rig_dict, write_rig
 from ros_processes import Listener, Process, node_process, wait_until
 
@@ -27,8 +29,7 @@ Row = tuple  # (id, class, score, centre, size, velocity, age, cameras)
 def offline_tracks(bag: Path, rig: Path, weights: Path) -> dict[int, list[Row]]:
     """Tracks by stamp from the recording itself, as evaluation reads it."""
     torch.set_num_threads(1)
-    overrides = {"track_threshold": 0.0, "decoder.id_threshold": 0.0}
-    session = TrackingSession(dualview.load(weights, device="cpu", overrides=overrides))
+    session = TrackingSession(dualview.load(weights, device="cpu", overrides={"score_threshold": 0.0}))
     names = session.detector.config.class_names
     result: dict[int, list[Row]] = {}
     with BagReader(bag) as reader:
@@ -58,9 +59,11 @@ def live_rows(message: TrackedObject3DArray) -> list[Row]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("save", [save_smallest_detector, save_smallest_student])
 def test_replay_through_ros_equals_reading_the_recording(
-    tmp_path: Path, weights: Path, listener: Listener
+    tmp_path: Path, save: Callable[[Path], Path], listener: Listener
 ) -> None:
+    weights = save(tmp_path / "weights.safetensors")
     rig_file = tmp_path / "rig.yaml"
     bag = Drive(write_rig(rig_file, rig_dict(6))).write(tmp_path / "drive.mcap", FRAMES)
     expected = offline_tracks(bag, rig_file, weights)
