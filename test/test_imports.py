@@ -13,6 +13,7 @@ MAY_IMPORT = {
     "detectors": {"geometry", "ops", "networks", "scene"},
     "supervision": {"geometry", "networks"},
     "evaluation": {"geometry", "scene", "detectors", "drawing"},
+    "teachers": {"geometry", "scene", "ops", "networks", "detectors"},
     "drawing": {"geometry", "scene", "detectors"},
     "ros": {"geometry", "scene", "detectors"},
 }

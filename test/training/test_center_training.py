@@ -52,8 +52,9 @@ def recipe_of(small_recipe: dict, model: str, **changes) -> dict:
 def test_trains_and_evaluates(
     model: str, small_recipe: dict, drives: Path, small_rig: Path, tmp_path: Path
 ) -> None:
-    recipe = recipe_from_dict(recipe_of(small_recipe, model))
+    recipe = recipe_from_dict(recipe_of(small_recipe, model, picture_every=3))
     result = train(recipe, tmp_path / "run", tell=lambda line: None, progress_bar=False)
+    assert (tmp_path / "run/pictures/0000003.jpg").stat().st_size > 1000
     assert result.steps == 3 and all(np.isfinite(v) for v in result.losses.values())
     terms = set(result.losses)
     assert {"center0/heatmap", "center1/velocity"} <= terms

@@ -47,8 +47,11 @@ def test_other_draws_are_the_same_with_and_without(summaries) -> None:
         on = sample(summaries, AugmentationSettings(corruption=ALWAYS), clip=clip)
         assert torch.equal(off.inputs.images, never.inputs.images)
         for field in fields(off.inputs):
-            if field.name != "images":
-                assert torch.equal(getattr(off.inputs, field.name), getattr(on.inputs, field.name))
+            before, after = getattr(off.inputs, field.name), getattr(on.inputs, field.name)
+            if before is None:
+                assert after is None
+            elif field.name != "images":
+                assert torch.equal(before, after)
         assert torch.equal(off.truth.boxes, on.truth.boxes) and torch.equal(off.depth, on.depth)
 
 

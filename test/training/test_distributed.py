@@ -36,8 +36,10 @@ def test_two_processes_have_the_gradients_of_one(small_recipe, tmp_path) -> None
     (one,), (two,) = alone.steps, torch.load(path, weights_only=True)
     used = {name for name, gradient in one.items() if gradient.any()}
     assert used == {name for name, gradient in two.items() if gradient.any()} and len(used) > 100
+    # The order of float32 sums differs: what is 1e-7 of the largest gradient is rounding.
+    rounding = torch.finfo(torch.float32).eps * max(float(one[name].abs().max()) for name in used)
     for name in used:
         largest = float(one[name].abs().max())
-        assert torch.allclose(one[name], two[name], rtol=0, atol=2e-4 * largest), name
+        assert torch.allclose(one[name], two[name], rtol=0, atol=max(2e-4 * largest, rounding)), name
     saved = torch.load(tmp_path / "together" / "last.ckpt", weights_only=True)
     assert len(saved["dualview"]["streams"]) == 2  # what each process remembers

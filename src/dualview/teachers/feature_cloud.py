@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dualview.errors import BagError
@@ -106,14 +106,11 @@ def to_half(features: Tensor) -> Tensor:
     return features.clamp(-_HALF_LIMIT, _HALF_LIMIT).half()
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], note: str | None = None) -> None:
-    """A .safetensors file that appears only when it is whole. note: a string kept beside the tensors."""
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """A .safetensors file that appears only when it is whole."""
     partial = path.with_name(f".{path.name}.partial")
-    save_file(
-        {name: value.contiguous() for name, value in tensors.items()},
-        partial,
-        None if note is None else {"note": note},
-    )
+    whole = {name: value.contiguous() for name, value in tensors.items()}
+    partial.write_bytes(save(whole))  # not save_file, whose files only their owner may read
     os.replace(partial, path)
 
 

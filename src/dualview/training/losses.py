@@ -57,7 +57,11 @@ class LossPlan:
             detector,
             settings,
             detection,
-            CenterLossConfig(heatmap_weight=settings.heatmap, box_weight=settings.center_box),
+            CenterLossConfig(
+                heatmap_weight=settings.heatmap,
+                box_weight=settings.center_box,
+                dimension_weights=(*(1.0,) * 8, settings.center_velocity, settings.center_velocity),
+            ),
         )
 
     def losses(

@@ -10,8 +10,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from dualview.detectors.box_decoding import decode_instances
+from dualview.detectors.center_decoding import CenterDecodingConfig, decode_centers
+from dualview.detectors.detector import Settings
 from dualview.detectors.prediction import Prediction
 from dualview.geometry.boxes import Boxes3D
+from dualview.networks.center_head import TaskPrediction
 from dualview.training.lightning import lightning
 from dualview.training.samples import TrainingBatch
 
@@ -23,8 +26,8 @@ _EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b) in (1, 2,
 class Pictures(lightning().Callback):  # type: ignore[misc]
     """`pictures/<step>.jpg`: the first slot's cameras and bird's-eye view, truth green, found boxes orange."""
 
-    def __init__(self, folder: Path, every: int, class_names: tuple[str, ...]) -> None:
-        self._folder, self._every, self._class_names = folder / "pictures", every, class_names
+    def __init__(self, folder: Path, every: int, settings: Settings) -> None:
+        self._folder, self._every, self._settings = folder / "pictures", every, settings
 
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: TrainingBatch, index: int
@@ -33,31 +36,49 @@ class Pictures(lightning().Callback):  # type: ignore[misc]
         prediction, step = module.last_prediction, trainer.global_step
         if not self._every or not trainer.is_global_zero or step % self._every or prediction is None:
             return
-        if prediction.decoder is None:  # it rests: there are no boxes to draw
+        found = found_boxes(prediction, self._settings)
+        if found is None:
             return
         path = self._folder / f"{step:07d}.jpg"
         if path.is_file():
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        draw_training_picture(batch, prediction).save(path, quality=88)
+        draw_training_picture(batch, found).save(path, quality=88)
 
 
-def draw_training_picture(batch: TrainingBatch, prediction: Prediction, slot: int = 0) -> Image.Image:
-    """The cameras of one slot in a grid of three columns, as the network saw them, and the plane beside them."""
+def found_boxes(prediction: Prediction, settings: Settings, slot: int = 0) -> torch.Tensor | None:
+    """Boxes [M, 9] (as in `GroundTruth`) of one slot, by the decoder, or by the centre head where there is none or it
+    rests; None without either.
+    """
     decoder = prediction.decoder
-    if decoder is None:
-        raise ValueError("there is nothing to draw: the decoder rested in this step")
-    found = decode_instances(
-        decoder.class_logits.detach(), decoder.anchors.detach(),
-        None if decoder.quality is None else decoder.quality.detach(), score_threshold=_MIN_SCORE,
-    )[slot]  # fmt: skip
+    if decoder is not None:
+        decoded = decode_instances(
+            decoder.class_logits.detach(), decoder.anchors.detach(),
+            None if decoder.quality is None else decoder.quality.detach(), score_threshold=_MIN_SCORE,
+        )[slot]  # fmt: skip
+        return decoded.boxes[:, :9]
+    grid, head = settings.bev_grid, settings.center_head
+    if not prediction.center or grid is None or head is None:
+        return None
+    tasks = [
+        TaskPrediction(**{name: value[slot : slot + 1].detach() for name, value in vars(task).items()})
+        for task in prediction.center
+    ]
+    (boxes,) = decode_centers(tasks, head.tasks, grid, settings.class_names, CenterDecodingConfig(), _MIN_SCORE)
+    return torch.cat([boxes.center, boxes.size, boxes.yaw[:, None], boxes.velocity[:, :2]], 1)
+
+
+def draw_training_picture(batch: TrainingBatch, found: torch.Tensor, slot: int = 0) -> Image.Image:
+    """The cameras of one slot in a grid of three columns, as the network saw them, and the plane beside them; found
+    [M, >= 7]: the boxes that the network gave.
+    """
     inputs = batch.inputs
     images = inputs.images[slot].cpu().permute(0, 2, 3, 1).numpy()
     count, height, width, _ = images.shape
     rows = -(-count // 3)
     side = rows * height
     picture = Image.new("RGB", (min(count, 3) * width + side, side))
-    sets = ((batch.truths[slot].boxes, _TRUTH), (found.boxes[:, :9], _FOUND))
+    sets = ((batch.truths[slot].boxes, _TRUTH), (found.cpu(), _FOUND))
     for camera in range(count):
         view = Image.fromarray(np.ascontiguousarray(images[camera]))
         pen = ImageDraw.Draw(view)

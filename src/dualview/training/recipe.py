@@ -112,8 +112,8 @@ class LossSettings:
     denoising null: none. one_to_many: in the single-frame layers each box may be matched by so many instances
     (1 = one to one). box_threshold: matched instances below this class probability get no box loss, as
     published; 0 teaches boxes from the first step. heatmap, center_box: of the centre head, if the detector
-    has one. lift_depth, dense_depth: of the two depth outputs; max_depth in m. cones_without_heading,
-    reversible_barriers: traffic cones have no heading, barriers no front.
+    has one; center_velocity: of velocities among its numbers (published: 0.2, for BEVDet4D 1). lift_depth,
+    dense_depth: of the two depth outputs; max_depth in m. cones_without_heading, reversible_barriers: traffic cones have no heading, barriers no front.
     """
 
     denoising: DenoisingConfig | None = field(default_factory=DenoisingConfig)
@@ -121,6 +121,7 @@ class LossSettings:
     box_threshold: float = 0.05
     heatmap: float = 1.0
     center_box: float = 0.25
+    center_velocity: float = 0.2
     lift_depth: float = 0.15
     dense_depth: float = 0.1
     max_depth: float = 60.0

@@ -119,7 +119,7 @@ def make_trainer(
     from lightning.pytorch.loggers import TensorBoardLogger
 
     several = recipe.devices * recipe.nodes > 1
-    own = [LossLog(folder, recipe.log_every), Pictures(folder, recipe.picture_every, config.class_names),
+    own = [LossLog(folder, recipe.log_every), Pictures(folder, recipe.picture_every, config),
            Checkpoints(folder, recipe)]  # fmt: skip
     return pl.Trainer(
         accelerator=recipe.accelerator,
