@@ -47,8 +47,8 @@ class Pictures(lightning().Callback):  # type: ignore[misc]
 
 
 def found_boxes(prediction: Prediction, settings: Settings, slot: int = 0) -> torch.Tensor | None:
-    """Boxes [M, 9] (as in `GroundTruth`) of one slot, by the decoder, or by the centre head where there is none or it
-    rests; None without either.
+    """Boxes [M, 9] (as in `GroundTruth`) of one slot, by the decoder, or by the centre head of detectors without one. None
+    where the decoder rests.
     """
     decoder = prediction.decoder
     if decoder is not None:
@@ -58,7 +58,7 @@ def found_boxes(prediction: Prediction, settings: Settings, slot: int = 0) -> to
         )[slot]  # fmt: skip
         return decoded.boxes[:, :9]
     grid, head = settings.bev_grid, settings.center_head
-    if not prediction.center or grid is None or head is None:
+    if settings.decoder is not None or not prediction.center or grid is None or head is None:
         return None
     tasks = [
         TaskPrediction(**{name: value[slot : slot + 1].detach() for name, value in vars(task).items()})
