@@ -113,7 +113,8 @@ class LossSettings:
     (1 = one to one). box_threshold: matched instances below this class probability get no box loss, as
     published; 0 teaches boxes from the first step. heatmap, center_box: of the centre head, if the detector
     has one; center_velocity: of velocities among its numbers (published: 0.2, for BEVDet4D 1). lift_depth,
-    dense_depth: of the two depth outputs; max_depth in m. cones_without_heading, reversible_barriers: traffic cones have no heading, barriers no front.
+    dense_depth: of the two depth outputs; max_depth in m. cones_without_heading, reversible_barriers: traffic cones
+    have no heading, barriers no front.
     """
 
     denoising: DenoisingConfig | None = field(default_factory=DenoisingConfig)
