@@ -17,6 +17,7 @@ from dualview.training.bag_index import IndexSettings, find_recordings, index_re
 from dualview.training.clips import ClipSampler
 from dualview.training.drive_store import DriveSummary
 from dualview.training.lightning import lightning
+from dualview.training.objectives import SampleNeeds
 from dualview.training.recipe import DataSettings, Recipe
 from dualview.training.samples import FrameDataset, collate
 
@@ -29,26 +30,34 @@ def index_settings(detector: Settings, data: DataSettings) -> IndexSettings:
 
 
 def prepare_drives(
-    recipe: Recipe, detector: Settings, tell: Callable[[str], None] = lambda line: None
+    recipe: Recipe,
+    detector: Settings,
+    tell: Callable[[str], None] = lambda line: None,
+    with_sweeps: bool | None = None,
 ) -> list[DriveSummary]:
-    """The training drives of a recipe, built where they are missing. Raises ConfigError if the recipe names
-    no recordings.
+    """The training drives of a recipe, built where they are missing. with_sweeps: store LiDAR sweeps too (None: if the
+    detector takes them). Raises ConfigError if the recipe names no recordings.
     """
     if not recipe.data.train:
         raise ConfigError("the recipe names no recordings: set data.train, or give them with --bags")
+    sweeps = detector.lidar is not None if with_sweeps is None else with_sweeps
     cache = Path(os.path.expandvars(recipe.data.cache)).expanduser()
     return index_recordings(
         find_recordings(recipe.data.train), load_rig(recipe.data.rig), index_settings(detector, recipe.data), cache,
-        recipe.data.broken, tell, detector.lidar is not None,
+        recipe.data.broken, tell, sweeps,
     )  # fmt: skip
 
 
 class StreamingData(lightning().LightningDataModule):  # type: ignore[misc]
     """The training clips. `start` is the batch that comes first: set from the checkpoint when a run goes on."""
 
-    def __init__(self, recipe: Recipe, detector: Settings, drives: list[DriveSummary]) -> None:
+    def __init__(
+        self, recipe: Recipe, detector: Settings, drives: list[DriveSummary], needs: SampleNeeds | None = None
+    ) -> None:
+        """needs: what samples must bring beside what the detector takes."""
         super().__init__()
         self.recipe, self.detector, self.drives = recipe, detector, drives
+        self.needs = needs or SampleNeeds(detector.lidar)
         self.start = 0
 
     def train_dataloader(self) -> DataLoader:
@@ -61,7 +70,9 @@ class StreamingData(lightning().LightningDataModule):  # type: ignore[misc]
             self.start, rank, world,
         )  # fmt: skip
         matrix = self.detector.working_from_ego_matrix
-        dataset = FrameDataset(self.drives, recipe.augmentation, recipe.data, matrix, self.detector.lidar)
+        dataset = FrameDataset(
+            self.drives, recipe.augmentation, recipe.data, matrix, self.needs.lidar, self.needs.readers
+        )
         return make_loader(dataset, sampler, recipe.data.workers)
 
     def state_dict(self) -> dict[str, Any]:

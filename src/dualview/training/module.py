@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -28,6 +29,7 @@ from dualview.training.depthwise import QuickDepthwise
 from dualview.training.frozen import freeze, keep_statistics
 from dualview.training.lightning import lightning
 from dualview.training.losses import LossPlan
+from dualview.training.objectives import Objective
 from dualview.training.recipe import OptimizerSettings, Recipe
 from dualview.training.samples import TrainingBatch
 from dualview.training.stream_state import StreamState, from_plain, map_tensors, to_plain
@@ -45,10 +47,12 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
     a resumed run repeats exactly.
     """
 
-    def __init__(self, recipe: Recipe, detector: Detector) -> None:
+    def __init__(self, recipe: Recipe, detector: Detector, objectives: Sequence[Objective] = ()) -> None:
+        """objectives: what the detector learns from beside its labels (see `objectives.py`)."""
         super().__init__()
         self.recipe = recipe
         self.detector = detector
+        self.objectives = nn.ModuleList(objectives)
         if detector.image_backbone is not None:
             freeze(detector.image_backbone.body, recipe.freeze_stages)
         self.loss_plan = LossPlan.of(detector.config, recipe.losses)
@@ -111,6 +115,8 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         # is spoilt afterwards.
         judged = prediction if finite else map_tensors(prediction, torch.nan_to_num)
         losses = self.loss_plan.losses(judged, batch.truths, batch.depth, targets)
+        for objective in cast("Iterable[Objective]", self.objectives):
+            losses |= objective.losses(judged, batch)
         total = torch.stack(list(losses.values())).sum()
         if not finite:
             total = total * torch.nan
@@ -158,7 +164,8 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         """Clip the gradient; if it isn't finite, drop it, name the batch, put back the batch statistics and
         count.
         """
-        parameters = [p for p in self.detector.parameters() if p.grad is not None]
+        trained = chain(self.detector.parameters(), self.objectives.parameters())
+        parameters = [p for p in trained if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.recipe.optimizer.clip)
         self.last_losses["gradient_norm"] = float(norm)
         if bool(norm.isfinite()):
@@ -190,7 +197,8 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         """AdamW with its own rates for the backbone and the BEV branch, and a schedule by steps."""
         settings = self.recipe.optimizer
         optimizer = torch.optim.AdamW(
-            parameter_groups(self.detector, settings), weight_decay=settings.weight_decay
+            parameter_groups(self.detector, settings, self.objectives.parameters()),
+            weight_decay=settings.weight_decay,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, self.recipe.steps, settings)
@@ -199,7 +207,7 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
 
     def _keep_buffers(self) -> None:
         """Remember the batch statistics, which a frame that isn't finite would spoil for good."""
-        buffers = list(self.detector.buffers())
+        buffers = self._statistics()
         if self.batches_seen % self.recipe.accumulate and self._buffers_before:
             return
         if len(self._buffers_before) != len(buffers):
@@ -208,7 +216,10 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
             _copy_all(self._buffers_before, buffers)
 
     def _restore_buffers(self) -> None:
-        _copy_all(list(self.detector.buffers()), self._buffers_before)
+        _copy_all(self._statistics(), self._buffers_before)
+
+    def _statistics(self) -> list[Tensor]:
+        return [*self.detector.buffers(), *self.objectives.buffers()]
 
     # ---- what a checkpoint holds
     # ---------------------------------------------------------------------------------------
@@ -258,8 +269,10 @@ def learning_rate_factor(step: int, steps: int, settings: OptimizerSettings) -> 
     return warm * (settings.final_factor + (1 - settings.final_factor) * cosine)
 
 
-def parameter_groups(detector: Detector, settings: OptimizerSettings) -> list[dict[str, Any]]:
-    """The backbone, the BEV branch and the rest, each with its learning rate."""
+def parameter_groups(
+    detector: Detector, settings: OptimizerSettings, others: Iterable[nn.Parameter] = ()
+) -> list[dict[str, Any]]:
+    """The backbone, the BEV branch and the rest (with `others`), each with its learning rate."""
     parts: list[tuple[Iterable[nn.Parameter], float]] = []
     if detector.image_backbone is not None:
         parts.append((detector.image_backbone.parameters(), settings.backbone_factor))
@@ -270,7 +283,8 @@ def parameter_groups(detector: Detector, settings: OptimizerSettings) -> list[di
         {"params": part, "lr": settings.learning_rate * factor} for part, factor in trained
     ]
     grouped = {id(p) for group in groups for p in group["params"]}
-    rest = [p for p in detector.parameters() if id(p) not in grouped and p.requires_grad]
+    everything = chain(detector.parameters(), others)
+    rest = [p for p in everything if id(p) not in grouped and p.requires_grad]
     return [*groups, {"params": rest, "lr": settings.learning_rate}]
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -26,12 +26,13 @@ from dualview.training.clips import FrameRequest
 from dualview.training.drive_store import DriveCache, DriveSummary, LabelledFrame, boxes_that_count
 from dualview.training.lidar_depth import depth_maps
 from dualview.training.recipe import AugmentationSettings, DataSettings
+from dualview.training.stream_state import map_tensors
 
 
 @dataclass(frozen=True)
 class TrainingSample:
     """One augmented frame. inputs: a batch of one, its images still uint8. truth: working frame. depth [N, H,
-    W] m, 0 = no return.
+    W] m, 0 = no return. extras: what `ExtraReader`s read, by their names.
     """
 
     inputs: DetectorInputs
@@ -39,6 +40,7 @@ class TrainingSample:
     depth: Tensor
     request: FrameRequest
     source: str
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> str:
         """Where it comes from, for messages."""
@@ -48,13 +50,16 @@ class TrainingSample:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """B samples. first bool [B]: the slot starts a clip."""
+    """B samples. first bool [B]: the slot starts a clip. extras: name -> what the reader of that name gave for each of
+    the B samples.
+    """
 
     inputs: DetectorInputs
     truths: list[GroundTruth]
     depth: Tensor
     first: Tensor
     sources: tuple[str, ...]
+    extras: Mapping[str, list[Any]] = field(default_factory=dict)
 
     def to(self, device: torch.device | str, **unused: Any) -> TrainingBatch:
         """The same batch on another device."""
@@ -72,6 +77,7 @@ class TrainingBatch:
             truths=truths,
             depth=self.depth.to(device),
             first=self.first.to(device),
+            extras={name: map_tensors(values, lambda t: t.to(device)) for name, values in self.extras.items()},
         )
 
 
@@ -87,9 +93,10 @@ class FrameDataset(Dataset):
         data: DataSettings,
         working_from_ego: Tensor | None = None,
         lidar: LidarInput | None = None,
+        readers: Sequence[tuple[str, ExtraReader]] = (),
     ) -> None:
-        """lidar: give every sample its cloud of LiDAR points too."""
-        self._drives, self._lidar = drives, lidar
+        """lidar: give every sample its cloud of LiDAR points too. readers: what else samples bring, by name."""
+        self._drives, self._lidar, self._readers = drives, lidar, tuple(readers)
         self._augmentation, self._data = augmentation, data
         self._working_from_ego = (
             torch.eye(4, dtype=torch.float64) if working_from_ego is None else working_from_ego
@@ -100,10 +107,15 @@ class FrameDataset(Dataset):
         drive = self._drives[request.drive]
         opened = self._open(drive.folder)
         points = None if self._lidar is None else opened.cloud(request.frame, self._lidar)
-        return make_sample(
-            opened.frame(request.frame), request, drive.source, self._augmentation, self._data, self._working_from_ego,
-            points,
-        )  # fmt: skip
+        labelled = opened.frame(request.frame)
+        sample = make_sample(
+            labelled, request, drive.source, self._augmentation, self._data, self._working_from_ego, points
+        )
+        if not self._readers:
+            return sample
+        draw = ClipDraw.of(request, labelled.frame, self._augmentation)
+        view = FrameView(drive, labelled, request, draw, self._working_from_ego, sample.inputs)
+        return replace(sample, extras={name: reader(view) for name, reader in self._readers})
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,28 @@ class ClipDraw:
         if settings.corruption is not None:
             corruption = draw_corruption(request.corruption_random(), settings.corruption)
         return ClipDraw(image, bev, looks, dropped, corruption)
+
+
+@dataclass(frozen=True)
+class FrameView:
+    """All that is known of a sample when something else is read for it: its drive, the frame as stored, what was drawn
+    for its clip, the working frame before augmentation [4, 4], and the augmented inputs (a batch of one).
+    """
+
+    drive: DriveSummary
+    labelled: LabelledFrame
+    request: FrameRequest
+    draw: ClipDraw
+    working_from_ego: Tensor
+    inputs: DetectorInputs
+
+
+class ExtraReader(Protocol):
+    """Reads one more thing for a sample, in the process that loads it (so it must be picklable): tensors, dataclasses and
+    lists of them, or None where the recording has none.
+    """
+
+    def __call__(self, view: FrameView) -> Any: ...
 
 
 def make_sample(
@@ -213,4 +247,5 @@ def collate(samples: list[TrainingSample]) -> TrainingBatch:
         torch.stack([s.depth for s in samples]),
         torch.tensor([s.request.first for s in samples]),
         tuple(s.describe() for s in samples),
+        {name: [s.extras[name] for s in samples] for name in samples[0].extras},
     )

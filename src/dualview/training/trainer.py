@@ -22,6 +22,7 @@ from dualview.training.data_module import StreamingData, prepare_drives
 from dualview.training.drive_store import DriveSummary
 from dualview.training.lightning import lightning
 from dualview.training.module import DetectorTraining
+from dualview.training.objectives import build_objectives, joined_needs
 from dualview.training.pictures import Pictures
 from dualview.training.recipe import Recipe, recipe_from_dict, recipe_to_dict
 
@@ -53,7 +54,9 @@ def train(
     config = recipe.detector_config()
     last = folder / LAST
     _check_folder(recipe, folder, resume)
-    drives = prepare_drives(recipe, config, tell)
+    objectives = build_objectives(recipe, config, tell)
+    needs = joined_needs(objectives, config)
+    drives = prepare_drives(recipe, config, tell, needs.lidar is not None)
     labelled = sum(int(drive.labelled.sum()) for drive in drives)
     tell(f"{len(drives)} drives, {labelled} labelled frames")
     detector = initial_detector(recipe, config, drives, tell)
@@ -61,8 +64,8 @@ def train(
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     if not resume and (folder / "losses.csv").exists():
         (folder / "losses.csv").unlink()
-    module = DetectorTraining(recipe, detector)
-    data = StreamingData(recipe, config, drives)
+    module = DetectorTraining(recipe, detector, objectives)
+    data = StreamingData(recipe, config, drives, needs)
     trainer = make_trainer(recipe, folder, config, callbacks, progress_bar)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
