@@ -93,6 +93,8 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         self._keep_buffers()
         state = self.stream.to(self.device).restarted(batch.first)
         inputs = replace(batch.inputs, images=normalize_images(batch.inputs.images))
+        for objective in cast("Iterable[Objective]", self.objectives):
+            inputs = objective.complete(inputs, batch)
         config = self.recipe.losses.denoising
         made = None
         resting = self.batches_seen < self.recipe.dense_steps * self.recipe.accumulate

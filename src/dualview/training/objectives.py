@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from dualview.detectors.detector import Settings
+from dualview.detectors.inputs import DetectorInputs
 from dualview.detectors.prediction import Prediction
 from dualview.scene.sweeps import LidarInput
 from dualview.training.recipe import Recipe
@@ -38,6 +39,10 @@ class Objective(nn.Module):
         """What the samples must bring; nothing unless said otherwise."""
         return SampleNeeds()
 
+    def complete(self, inputs: DetectorInputs, batch: TrainingBatch) -> DetectorInputs:
+        """The detector's inputs with what this objective adds to them (from `batch.extras`); nothing unless said otherwise."""
+        return inputs
+
     @abstractmethod
     def losses(self, prediction: Prediction, batch: TrainingBatch) -> dict[str, Tensor]:
         """Loss terms by name (a prefix of its own), weighted, to be summed. Computed in float32, outside autocast."""
@@ -51,14 +56,16 @@ class ObjectiveBuilder(Protocol):
     def __call__(self, recipe: Recipe, detector: Settings, tell: Callable[[str], None]) -> Objective | None: ...
 
 
-BUILDERS: tuple[ObjectiveBuilder, ...] = ()
+def builders() -> tuple[ObjectiveBuilder, ...]:
+    """One of each `objective_*` module. They build on this one, so they are imported when they are asked for."""
+    return ()
 
 
 def build_objectives(
     recipe: Recipe, detector: Settings, tell: Callable[[str], None] = lambda line: None
 ) -> list[Objective]:
     """All objectives that a recipe asks for. Raises ConfigError as their builders do."""
-    built = (build(recipe, detector, tell) for build in BUILDERS)
+    built = (build(recipe, detector, tell) for build in builders())
     return [objective for objective in built if objective is not None]
 
 
