@@ -18,17 +18,21 @@ __version__ = "0.1.0"
 
 
 def load(
-    name_or_path: str | Path, device: str = "auto", seed: int = 0, overrides: Mapping[str, Any] | None = None
+    name_or_path: str | Path,
+    device: str = "auto",
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+    precision: str = "fp32",
 ) -> Detector:
     """A detector, ready for `step`: a preset's name ("dualview-tiny"), a name in models/, or a path to a .safetensors file.
 
     device: "auto" (the GPU if there is one), "cpu" or "cuda". A preset without a checkpoint gets random weights that only `seed`
     decides; `detector.weights_description` says so. overrides: config fields by dotted path, such as
-    {"track_threshold": 0.1}.
+    {"track_threshold": 0.1}. precision: "fp32", "bf16", or "auto", which takes bfloat16 where the CPU has instructions for it.
 
     Raises dualview.errors.WeightsError for a file that is missing or doesn't fit, ConfigError for an unknown name or field.
     """
     # Imports torch and the networks: only when asked for.
     from dualview.detectors.checkpoint import load_detector
 
-    return load_detector(name_or_path, device, seed, overrides)
+    return load_detector(name_or_path, device, seed, overrides, precision)

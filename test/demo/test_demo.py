@@ -55,7 +55,7 @@ def write_labelled(path: Path, unlabelled: Path, rig_file: Path, weights: Path) 
     """The drive again, with every second of the detector's best boxes as labels, a little beside them."""
     rig = load_rig(rig_file)
     torch.set_num_threads(1)
-    session = TrackingSession(dualview.load(weights, device="cpu", overrides=threshold_overrides(0.0)))
+    session = TrackingSession(dualview.load(weights, device="cpu", overrides=threshold_overrides(0.0), precision="auto"))
     found = detect(unlabelled, rig, session)
     drive = Drive(rig)
     with BagWriter(path, rig) as bag:

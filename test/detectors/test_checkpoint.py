@@ -255,3 +255,23 @@ def test_half_precision_refuses_what_it_would_spoil(saved, tmp_path, capsys):
     assert not list(tmp_path.glob("*out*"))
     assert main(["export", str(large), str(saved)]) != 0
     assert "--overwrite" in capsys.readouterr().err
+
+
+def test_bfloat16_is_near_float32_and_moves_no_geometry(saved):
+    """The network's numbers move by bfloat16's rounding, the maps stay float32, and training isn't touched."""
+    exact, mixed = (dualview.load(saved, device="cpu", precision=p) for p in ("fp32", "bf16"))
+    frame = surround_frame(exact.config)
+    (one, _), (other, _) = (d.step(frame, d.initial_state()) for d in (exact, mixed))
+    assert one.bev is not None and other.bev is not None and other.bev.features.dtype == torch.float32
+    error = (one.bev.features - other.bev.features).norm() / one.bev.features.norm()
+    assert 0 < error < 0.03
+    assert torch.equal(one.bev.valid, other.bev.valid)
+    assert other.tracks.center.dtype == torch.float32
+
+
+def test_precision_by_name(saved):
+    with pytest.raises(ConfigError, match="say auto, fp32 or bf16"):
+        dualview.load(saved, precision="half")
+    quick = torch.cpu.get_capabilities().get("amx_bf16", False)
+    assert dualview.load(saved, device="cpu", precision="auto").precision == ("bf16" if quick else "fp32")
+    assert dualview.load(saved, device="cpu").precision == "fp32"

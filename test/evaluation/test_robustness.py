@@ -187,7 +187,7 @@ def test_corrupting_on_the_fly_gives_the_boxes_of_a_corrupted_copy(labelled, tmp
 def test_the_command_reports_corrupted_scores(labelled, tmp_path: Path, capsys):
     bag, rig_file, weights = labelled
     shared = [str(bag), "--rig", str(rig_file), "--weights", str(weights), "--device", "cpu", "--score-threshold", "0",
-              "--pictures", "0"]  # fmt: skip
+              "--precision", "fp32", "--pictures", "0"]  # fmt: skip
     only = ["--corruptions", "snow,camera_crash", "--severities", "easy,hard", "--corruption-seed", "2"]
     assert main(["evaluate", *shared, *only, "--report", str(tmp_path / "first")]) == 0
     printed = capsys.readouterr()

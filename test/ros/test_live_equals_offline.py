@@ -29,7 +29,7 @@ Row = tuple  # (id, class, score, centre, size, velocity, age, cameras)
 def offline_tracks(bag: Path, rig: Path, weights: Path) -> dict[int, list[Row]]:
     """Tracks by stamp from the recording itself, as evaluation reads it."""
     torch.set_num_threads(1)
-    session = TrackingSession(dualview.load(weights, device="cpu", overrides={"score_threshold": 0.0}))
+    session = TrackingSession(dualview.load(weights, device="cpu", overrides={"score_threshold": 0.0}, precision="auto"))
     names = session.detector.config.class_names
     result: dict[int, list[Row]] = {}
     with BagReader(bag) as reader:

@@ -65,9 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         import dualview
         from dualview.detectors.session import TrackingSession
 
-        drive = detect(
-            arguments.bag, rig, TrackingSession(dualview.load(arguments.weights, arguments.device))
-        )
+        detector = dualview.load(arguments.weights, arguments.device, precision="auto")  # as the node
+        drive = detect(arguments.bag, rig, TrackingSession(detector))
     tracks = None
     if drive is not None:
         tracks = {

@@ -37,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rig", help="rig name or file (default: the known one whose cameras the recording has)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"),
+                        help="as the node's parameter (default auto: bf16 on a CPU with AMX instructions, else fp32)")  # fmt: skip
     parser.add_argument(
         "--score-threshold", type=float, help="as the node's parameter (default: what the checkpoint says)"
     )
@@ -154,7 +156,9 @@ def _session(arguments: argparse.Namespace, rig: Any) -> Any:
     from dualview.scene.assembler import AssemblerSettings
 
     overrides = threshold_overrides(arguments.score_threshold)
-    detector = dualview.load(arguments.weights, arguments.device, overrides=overrides)
+    detector = dualview.load(
+        arguments.weights, arguments.device, overrides=overrides, precision=arguments.precision
+    )
     return TrackingSession(detector, AssemblerSettings.for_rig(rig).min_cameras, decode_workers=2)
 
 

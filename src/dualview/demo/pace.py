@@ -132,7 +132,7 @@ def _wants_more(times: list[float], period_ms: float, duration: float) -> bool:
 
 def _session(weights: str, device: str, score_threshold: float | None) -> TrackingSession:
     return TrackingSession(
-        dualview.load(weights, device=device, overrides=threshold_overrides(score_threshold))
+        dualview.load(weights, device, overrides=threshold_overrides(score_threshold), precision="auto")  # as the node
     )
 
 

@@ -96,11 +96,12 @@ class BevDet(CenterDetector):
         clock, config = StepClock(self.device), self.config
         inputs = inputs_from_frames([frame], config.image_size, device=self.device)
         clock.tick("inputs")
-        features = self.encode_images(inputs.images)
-        clock.tick("image_encoder")
-        found = self.encode_bev(features, inputs, state.memory)
-        clock.tick("bev")
-        center = self.center_head(found.prediction.features)
+        with self.mixed():
+            features = self.encode_images(inputs.images)
+            clock.tick("image_encoder")
+            found = self.encode_bev(features, inputs, state.memory)
+            clock.tick("bev")
+            center = self.center_head(found.prediction.features)
         tracked, tracks = self.find_tracks(center, config.bev.grid, frame, state.tracks)
         clock.tick("decoder")
         seen = seen_by_cameras(

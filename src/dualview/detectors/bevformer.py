@@ -156,11 +156,13 @@ class BevFormer(Detector):
         self._check_cameras(frame)
         inputs = inputs_from_frames([frame], config.image_size, config.working_from_ego_matrix, self.device)
         clock.tick("inputs")
-        features = self.encode_images(inputs.images)
-        clock.tick("image_encoder")
-        bev = self.encode_bev(features, inputs, state.memory)
-        clock.tick("bev")
-        tracked, tracks = self._tracks(self.decode(bev), frame, state.tracks)
+        with self.mixed():
+            features = self.encode_images(inputs.images)
+            clock.tick("image_encoder")
+            bev = self.encode_bev(features, inputs, state.memory)
+            clock.tick("bev")
+            decoded = self.decode(bev)
+        tracked, tracks = self._tracks(decoded, frame, state.tracks)
         clock.tick("decoder")
         working = tracked.boxes.transformed(config.working_from_ego_matrix)  # where the projections start
         seen = seen_by_cameras(

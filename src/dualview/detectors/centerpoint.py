@@ -77,9 +77,11 @@ class CenterPoint(CenterDetector):
         points = frame.points.to(self.device)
         clock.tick("inputs")
         clock.tick("image_encoder")  # there is none
-        bev = self.encode([points])
-        clock.tick("bev")
-        tracked, tracks = self.find_tracks(self.center_head(bev), config.branch.grid, frame, state.tracks)
+        with self.mixed():
+            bev = self.encode([points])
+            clock.tick("bev")
+            center = self.center_head(bev)
+        tracked, tracks = self.find_tracks(center, config.branch.grid, frame, state.tracks)
         clock.tick("decoder")
         seen = seen_by_cameras(
             tracked.boxes.center, frame.image_from_ego_anchor(), frame.camera_mask, frame.image_size

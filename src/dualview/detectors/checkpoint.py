@@ -9,7 +9,7 @@ import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -45,13 +45,14 @@ def load_detector(
     device: str | torch.device = "auto",
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
+    precision: str = "fp32",
 ) -> Detector:
     """A detector, ready for `step`: a checkpoint by path or by its name in models/, or a preset with random
     weights.
 
     device: "auto" takes the GPU if there is one. seed: of a preset's random weights. overrides: config fields
     by dotted path, such as {"max_tracks": 100}; "score_threshold" stands for all fields that decide from which score
-    on a track is reported.
+    on a track is reported. precision: see `resolve_precision`.
 
     Raises WeightsError if the file can't be found or doesn't fit, ConfigError for an unknown name or
     override.
@@ -75,7 +76,9 @@ def load_detector(
         raise ConfigError(
             f"'{name}' is neither a file nor a detector by name; by name there are {', '.join(known)}"
         )
-    return fold_for_inference(detector).to(resolve_device(device))
+    detector = fold_for_inference(detector).to(resolve_device(device))
+    detector.precision = resolve_precision(precision, detector.device)
+    return detector
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
@@ -91,6 +94,18 @@ def resolve_device(device: str | torch.device) -> torch.device:
             f"device '{device}' was asked for, but torch {torch.__version__} sees no GPU: use auto or cpu"
         )
     return resolved
+
+
+def resolve_precision(precision: str, device: torch.device) -> Literal["fp32", "bf16"]:
+    """Of what numbers the network is computed: "fp32", "bf16" (bfloat16 with float32 sums; boxes and geometry stay
+    float32), or "auto": bf16 on a CPU with instructions for it (AMX), else fp32. Raises ConfigError for anything else.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ConfigError(f"precision '{precision}' is unknown: say auto, fp32 or bf16")
+    if precision == "auto":
+        quick = device.type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+        return "bf16" if quick else "fp32"
+    return "bf16" if precision == "bf16" else "fp32"
 
 
 def overridden(config: Settings, overrides: Mapping[str, Any] | None) -> Settings:

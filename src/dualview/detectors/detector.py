@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +98,7 @@ class Detector(nn.Module):
         self.config: Any = config
         self.weights_description = "untrained"
         self.folded = False  # batch norms are folded away: for inference only
+        self.precision: Literal["fp32", "bf16"] = "fp32"  # of the network in `step`
 
     @abstractmethod
     def forward(
@@ -137,6 +138,10 @@ class Detector(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    def mixed(self) -> torch.autocast:
+        """Around the network in `step`, and around nothing else: geometry needs float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def train(self, mode: bool = True) -> Detector:
         """Training or evaluation mode. Raises ValueError for training a detector that was folded for

@@ -188,12 +188,13 @@ class DualView(Detector):
             [frame], self.config.image_size, self.config.working_from_ego_matrix, self.device
         )
         clock.tick("inputs")
-        features = self.encode_images(inputs.images)
-        clock.tick("image_encoder")
-        bev = self.encode_bev(features, inputs, memory=state.memory)
-        clock.tick("bev")
-        decoder = self.decode(features, bev, inputs, state.memory, center=self.find_centers(bev))
-        clock.tick("decoder")
+        with self.mixed():
+            features = self.encode_images(inputs.images)
+            clock.tick("image_encoder")
+            bev = self.encode_bev(features, inputs, memory=state.memory)
+            clock.tick("bev")
+            decoder = self.decode(features, bev, inputs, state.memory, center=self.find_centers(bev))
+            clock.tick("decoder")
         tracks = self._tracks(decoder)
         centers = tracks.transformed(
             self.config.working_from_ego_matrix

@@ -45,7 +45,7 @@ class Pipeline:
         if settings.network_threads:
             torch.set_num_threads(settings.network_threads)
         self.detector = dualview.load(
-            settings.weights, device=settings.device, overrides=_overrides(settings)
+            settings.weights, settings.device, overrides=_overrides(settings), precision=settings.precision
         )
         config = self.detector.config
         if config.lidar is not None:
