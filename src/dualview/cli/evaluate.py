@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualview.cli._label_maps import label_map_reader
 from dualview.cli._robustness import (
     add_robustness_arguments,
     check_robustness_arguments,
@@ -42,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--score-threshold", type=float, help="as the node's parameter (default: what the checkpoint says)"
     )
+    parser.add_argument("--label-maps", metavar="DIR",
+                        help="for oracles that read label maps: what `dualview label-maps` made of the recordings")  # fmt: skip
     parser.add_argument(
         "--protocol", default="nuscenes", help="'nuscenes', or a YAML file with other classes and ranges"
     )
@@ -85,8 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
         _check_cameras(arguments.bags, rig)
         session = _session(arguments, rig)
         _check_classes(protocol, labels, session.detector.config.class_names)
+        complete = label_map_reader(arguments, session.detector.config)
         for path, name in zip(arguments.bags, names, strict=True):
-            drives.append(detect(path, rig, session, name, _progress(name)))
+            drives.append(detect(path, rig, session, name, _progress(name), complete(path)))
             print(file=sys.stderr)
     keyframes = [
         k for drive, own in zip(drives, labels, strict=True) for k in label(drive, rig, protocol, own)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dualview.detectors.json_config import from_dict, to_dict
+from dualview.detectors.oracle import OracleConfig
 from dualview.errors import ConfigError
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bev_branch import BevBranchConfig
@@ -55,7 +56,7 @@ class DetectorConfig:
     center_head: a dense head on the BEV map, an auxiliary task whose peaks may start instances (None = none).
     class_names: what the labels mean. track_threshold: class probability at which an instance with an id is
     reported. max_tracks: the most that are reported. camera_names: the rig that it was trained on, for
-    information. working_from_ego: the frame inside the network, for imported weights that were trained in
+    information. oracle: what the BEV map is made of in place of images (None: of images). working_from_ego: the frame inside the network, for imported weights that were trained in
     another frame than the ego frame (rigid, 4x4).
     """
 
@@ -63,6 +64,7 @@ class DetectorConfig:
     image_size: tuple[int, int] = (256, 704)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     bev: BevBranchConfig | None = field(default_factory=BevBranchConfig)
+    oracle: OracleConfig | None = None
     dense_depth_levels: int = 3
     center_head: CenterHeadConfig | None = None
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -113,6 +115,8 @@ class DetectorConfig:
         matrix = self.working_from_ego_matrix
         if not torch.allclose(matrix[:3, :3] @ matrix[:3, :3].T, torch.eye(3, dtype=matrix.dtype), atol=1e-4):
             raise ValueError("working_from_ego must be a rigid transform: its rotation is not orthonormal")
+        if self.oracle is not None and self.bev is None:
+            raise ValueError("oracle stands for the BEV map of the cameras: it needs a bev section")
         if self.bev is not None and self.working_from_ego != IDENTITY:
             raise ValueError(
                 "a BEV map lies in the ego frame: working_from_ego must be the identity with a bev section"
@@ -143,12 +147,12 @@ class DetectorConfig:
     @property
     def lift(self) -> BevBranchConfig | None:
         """Where depth is predicted for the lift, to be supervised."""
-        return self.bev
+        return self.bev if self.oracle is None else None
 
     @property
     def lidar(self) -> LidarInput | None:
-        """Cameras only."""
-        return None
+        """Cameras only, but for oracles."""
+        return None if self.oracle is None else self.oracle.lidar
 
     def to_json(self) -> str:
         """All fields, also those at their defaults: a checkpoint must not change its meaning when a default

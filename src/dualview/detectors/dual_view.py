@@ -8,8 +8,8 @@
                                       --> boxes, track ids, and what to remember
 
 The network of DualViewDistill (arXiv 2510.10287): Sparse4Dv3's decoder (arXiv 2311.11722) with a BEV branch
-beside the images. By configuration it is also Sparse4D (no BEV branch) and a BEV-only detector (the decoder
-doesn't read the images).
+beside the images. By configuration it is also Sparse4D (no BEV branch), a BEV-only detector (the decoder
+doesn't read the images) and the oracle (the BEV map is made of LiDAR or label maps).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dualview.detectors.box_decoding import decode_instances
 from dualview.detectors.config import DetectorConfig
 from dualview.detectors.detector import Detector, StepClock, cells_seen, seen_by_cameras
 from dualview.detectors.inputs import DetectorInputs, image_colors, inputs_from_frames
+from dualview.detectors.oracle import with_oracle_inputs
 from dualview.detectors.output import BevMap, DetectorOutput, StepTimes
 from dualview.detectors.prediction import Prediction
 from dualview.detectors.state import DetectorState, TrackAges
@@ -37,6 +38,7 @@ from dualview.networks.dual_memory import DualMemory
 from dualview.networks.feature_pyramid import FeaturePyramid
 from dualview.networks.image_backbone import ImageBackbone
 from dualview.networks.instance_memory import InstanceMemory
+from dualview.networks.oracle_branch import OracleBranch
 from dualview.networks.perspective_aggregation import CameraViews
 from dualview.ops.bev_pool import BevPoolPlan
 from dualview.scene.frame import SurroundFrame
@@ -61,7 +63,13 @@ class DualView(Detector):
         self.dense_depth = (
             DenseDepth(channels, config.dense_depth_levels) if config.dense_depth_levels else None
         )
-        self.bev_branch = BevBranch(config.bev, channels, channels) if config.bev is not None else None
+        self.bev_branch = None
+        if config.bev is not None and config.oracle is not None:
+            reads = config.oracle
+            layers = 0 if reads.lidar is None else reads.height_layers
+            self.bev_branch = OracleBranch(config.bev, channels, layers, reads.map_channels)
+        elif config.bev is not None:
+            self.bev_branch = BevBranch(config.bev, channels, channels)
         self.decoder = Decoder(config.decoder, anchors)
         self.center_head = None if config.center_head is None else CenterHead(config.center_head, channels)
 
@@ -113,6 +121,8 @@ class DualView(Detector):
         """The BEV map of pyramid maps, with what `memory` holds of earlier maps; None without a BEV branch."""
         if self.bev_branch is None:
             return None
+        if self.config.oracle is not None:
+            return self.bev_branch(inputs.points, inputs.label_map)
         level = self.config.backbone.strides.index(self.config.bev.image_stride)
         vector = camera_vector(
             inputs.intrinsics, inputs.working_from_camera, inputs.image_augmentation, inputs.bev_augmentation
@@ -187,6 +197,8 @@ class DualView(Detector):
         inputs = inputs_from_frames(
             [frame], self.config.image_size, self.config.working_from_ego_matrix, self.device
         )
+        if self.config.oracle is not None:
+            inputs = with_oracle_inputs(inputs, frame, self.config.oracle)
         clock.tick("inputs")
         with self.mixed():
             features = self.encode_images(inputs.images)

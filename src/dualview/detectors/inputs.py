@@ -27,7 +27,8 @@ class DetectorInputs:
     float64. For the depth network: intrinsics [B, N, 3, 3] px and working_from_camera [B, N, 4, 4], both
     before augmentation, image_augmentation [B, N, 3, 3] and bev_augmentation [B, 3, 3] (None = identity). points:
     B clouds float32 [P, 5] (x, y, z m of the working frame, BEV augmentation included; intensity; age s), None
-    where nobody asked for them.
+    where nobody asked for them. label_map: float16 [B, C, Y, X], features of the ground, zero where nothing is known (BEV
+    augmentation included); None but for the oracles that read it.
     """
 
     images: Tensor
@@ -40,6 +41,7 @@ class DetectorInputs:
     image_augmentation: Tensor | None = None
     bev_augmentation: Tensor | None = None
     points: tuple[Tensor, ...] | None = None
+    label_map: Tensor | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from dualview.detectors import bev_presets, bevformer_presets, lidar_presets
 from dualview.detectors.config import NUSCENES_CAMERAS, BackboneConfig, DetectorConfig
 from dualview.detectors.detector import Settings
+from dualview.detectors.oracle import OracleConfig
 from dualview.errors import ConfigError
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.anchor_encoder import AnchorEncoderConfig
@@ -110,6 +111,10 @@ def _bevnext_tiny() -> DetectorConfig:
     return replace(tiny, name="dualview-bevnext-tiny", bev=bev)
 
 
+def _oracle(config: DetectorConfig, name: str, oracle: OracleConfig) -> DetectorConfig:
+    return replace(config, name=name, oracle=oracle)
+
+
 PRESETS: dict[str, Preset] = {
     preset.name: preset
     for preset in (
@@ -163,6 +168,16 @@ PRESETS: dict[str, Preset] = {
             "dualview-bevnext-tiny",
             "BEV + perspective, EfficientNet-Lite0, with BEVNeXt's parts",
             _bevnext_tiny,
+        ),
+        Preset(
+            "dualview-tiny-oracle-lidar",
+            "oracle: the tiny detector with a BEV map of LiDAR geometry",
+            lambda: _oracle(_tiny(), "dualview-tiny-oracle-lidar", OracleConfig()),
+        ),
+        Preset(
+            "dualview-tiny-oracle-maps",
+            "oracle: the tiny detector with label maps of 64 channels for a BEV map",
+            lambda: _oracle(_tiny(), "dualview-tiny-oracle-maps", OracleConfig(None, map_channels=64)),
         ),
     )
 }

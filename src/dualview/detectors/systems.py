@@ -48,3 +48,15 @@ def settings_from_json(text: str) -> Settings:
     if kind not in known:
         raise ConfigError(f"a detector of the format '{kind}' isn't known here: known are {', '.join(known)}")
     return cast(Settings, from_dict(known[kind], values))
+
+
+def bev_channels(config: Settings) -> int | None:
+    """Channels of the BEV map in a detector's prediction; None if it has no map."""
+    if isinstance(config, DetectorConfig):
+        return None if config.bev is None else config.decoder.embed_dims
+    if isinstance(config, BevDetConfig):
+        return config.bev.out_channels
+    if isinstance(config, BevFormerDetectorConfig):
+        return config.network.embed_dims
+    assert isinstance(config, CenterPointConfig)
+    return sum(config.branch.pyramid_channels)

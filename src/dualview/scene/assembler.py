@@ -64,6 +64,7 @@ class ClosedFrame:
     problems: dict[str, str]  # camera name -> why it is masked
     reset: str | None = None
     points: np.ndarray | None = None  # LiDAR cloud, for detectors that take one (see sweeps.py)
+    label_map: np.ndarray | None = None  # see SurroundFrame
 
 
 @dataclass(frozen=True)

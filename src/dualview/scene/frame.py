@@ -31,6 +31,8 @@ class SurroundFrame:
     camera_mask: Tensor  # bool [N], False: missing, stale or broken
     camera_names: tuple[str, ...] = ()
     points: Tensor | None = None  # float32 [P, 5] LiDAR returns, ego frame at the anchor: x, y, z, intensity, age s; see sweeps.py
+    # float16 [C, Y, X], zero where nothing is known: features of the ground around, ego frame at the anchor, for oracles that read them
+    label_map: Tensor | None = None
 
     def __post_init__(self) -> None:
         count = self.images.shape[0]

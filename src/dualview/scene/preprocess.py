@@ -98,6 +98,7 @@ class ImagePreprocessor:
             camera_mask=torch.from_numpy(mask),
             camera_names=tuple(c.name for c in closed.cameras),
             points=None if closed.points is None else torch.from_numpy(closed.points),
+            label_map=None if closed.label_map is None else torch.from_numpy(closed.label_map),
         )
         return frame, problems
 

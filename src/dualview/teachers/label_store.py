@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from dualview.geometry.bev_grid import BevGrid
 from dualview.teachers.bev_pooling import BevLabel
 from dualview.teachers.feature_basis import FeatureBasis
 from dualview.teachers.feature_cloud import read_file, to_half, write_tensors
-from dualview.teachers.label_warp import DenseLabel, warp_label
+from dualview.teachers.label_warp import DenseLabel, warp_cells
 
 FORMAT = 1
 SET_FILE, DRIVE_FILE, BASIS_FILE = "label_maps.json", "drive.json", "basis.safetensors"
@@ -101,8 +102,12 @@ class LabelMaps:
         folder = self.folder_of(recording)
         return torch.zeros(0, dtype=torch.int64) if folder is None else self._stamps[folder]
 
-    def sparse(self, recording: str | Path, stamp_ns: int) -> BevLabel | None:
-        """The occupied cells of a frame (features float16); None if it has no label within 5 ms."""
+    def sparse(
+        self, recording: str | Path, stamp_ns: int, working_from_ego: Tensor | None = None
+    ) -> BevLabel | None:
+        """The occupied cells of a frame (features float16); None if it has no label within 5 ms.
+        working_from_ego [3, 3] or [4, 4]: the BEV augmentation, see `warp_label`.
+        """
         folder, stamps = self.folder_of(recording), self.stamps(recording)
         if folder is None or not len(stamps):
             return None
@@ -110,19 +115,40 @@ class LabelMaps:
         if abs(int(stamps[nearest]) - stamp_ns) > _SAME_NS:
             return None
         tensors = read_file(folder / f"{int(stamps[nearest])}.safetensors")
-        return BevLabel(tensors["cells"].long(), tensors["features"], tensors["points"].float())
+        label = BevLabel(tensors["cells"].long(), tensors["features"], tensors["points"].float())
+        return label if working_from_ego is None else warp_cells(label, self.grid, working_from_ego)
 
     def dense(
         self, recording: str | Path, stamp_ns: int, working_from_ego: Tensor | None = None
     ) -> DenseLabel | None:
-        """The label of a frame as a map; None if it has none. working_from_ego [3, 3] or [4, 4]: the BEV
-        augmentation, see `warp_label`.
-        """
-        sparse = self.sparse(recording, stamp_ns)
-        if sparse is None:
-            return None
-        label = dense_label(sparse, self.grid)
-        return label if working_from_ego is None else warp_label(label, self.grid, working_from_ego)
+        """The same as a map."""
+        sparse = self.sparse(recording, stamp_ns, working_from_ego)
+        return None if sparse is None else dense_label(sparse, self.grid)
+
+
+def open_label_maps(folder: str | Path, grid: BevGrid) -> LabelMaps:
+    """The label maps of a folder ("~" and environment variables are filled in) for a detector whose BEV map lies on
+    `grid`. Raises ConfigError if it holds none, or they have other cells.
+    """
+    maps = LabelMaps(Path(os.path.expandvars(str(folder))))
+    if _cells(maps.grid) != _cells(grid):
+        reach = f"--half-range {grid.columns * grid.resolution / 2:g} --resolution {grid.resolution:g}"
+        raise ConfigError(
+            f"the label maps in {maps.directory} are on another grid ({_spoken(maps.grid)}) than the detector's BEV map "
+            f"({_spoken(grid)}): make others with `dualview label-maps {reach}`, or change overrides.bev.grid"
+        )
+    return maps
+
+
+def _cells(grid: BevGrid) -> tuple[float, ...]:
+    corner = (round(v, 4) for v in (grid.x_min, grid.y_min, grid.resolution))
+    return (*corner, grid.columns, grid.rows)
+
+
+def _spoken(grid: BevGrid) -> str:
+    return (
+        f"{grid.columns} x {grid.rows} cells of {grid.resolution:g} m from ({grid.x_min:g}, {grid.y_min:g}) m"
+    )
 
 
 def dense_label(label: BevLabel, grid: BevGrid) -> DenseLabel:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dualview.geometry.bev_grid import BevGrid
+from dualview.teachers.bev_pooling import BevLabel
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,26 @@ def warp_label(label: DenseLabel, grid: BevGrid, working_from_ego: Tensor) -> De
     are copied, never mixed across an object's edge). The place read is at most half a cell's diagonal from
     the right one; mirrored axes of a grid around the origin are exact. Cells from outside the grid are empty.
     """
+    source = _source_cells(grid, working_from_ego)
+    mask = label.mask.flatten()[source.clamp(min=0)] & (source >= 0)
+    return DenseLabel(label.features.flatten(1)[:, source.clamp(min=0)] * mask, mask)
+
+
+def warp_cells(label: BevLabel, grid: BevGrid, working_from_ego: Tensor) -> BevLabel:
+    """The same of a label that holds its occupied cells only."""
+    place = torch.full((grid.rows * grid.columns,), -1)
+    place[label.cells] = torch.arange(len(label.cells))
+    source = _source_cells(grid, working_from_ego).flatten()
+    taken = torch.where(source >= 0, place[source.clamp(min=0)], -1)
+    cells = (taken >= 0).nonzero()[:, 0]
+    rows = taken[cells]
+    return BevLabel(cells, label.features[rows], label.points[rows])
+
+
+def _source_cells(grid: BevGrid, working_from_ego: Tensor) -> Tensor:
+    """int64 [Y, X]: for each cell of the working frame the cell of the ego frame that it takes over, row *
+    columns + column; -1 outside.
+    """
     matrix = torch.eye(3, dtype=torch.float64)
     matrix[:2, :2] = working_from_ego[:2, :2].double()
     if working_from_ego.shape[-1] == 4:
@@ -34,6 +55,4 @@ def warp_label(label: DenseLabel, grid: BevGrid, working_from_ego: Tensor) -> De
     source = torch.linalg.solve(matrix[:2, :2], (centers - matrix[:2, 2]).unsqueeze(-1)).squeeze(-1)
     index = (grid.normalized(source) * source.new_tensor([grid.columns, grid.rows])).floor().long()
     inside = ((index >= 0) & (index < torch.tensor([grid.columns, grid.rows]))).all(-1)
-    column, row = index[..., 0].clamp(0, grid.columns - 1), index[..., 1].clamp(0, grid.rows - 1)
-    mask = label.mask[row, column] & inside
-    return DenseLabel(label.features[:, row, column] * mask, mask)
+    return torch.where(inside, index[..., 1] * grid.columns + index[..., 0], -1)

@@ -58,7 +58,9 @@ class ObjectiveBuilder(Protocol):
 
 def builders() -> tuple[ObjectiveBuilder, ...]:
     """One of each `objective_*` module. They build on this one, so they are imported when they are asked for."""
-    return ()
+    from dualview.training.objective_maps import build_map_objective
+
+    return (build_map_objective,)
 
 
 def build_objectives(

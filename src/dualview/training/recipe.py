@@ -26,6 +26,7 @@ from dualview.scene.augmentation.grid_mask import GridMaskSettings
 from dualview.scene.augmentation.image import ImageAugmentationSettings
 from dualview.scene.augmentation.photometric import PhotometricSettings
 from dualview.supervision.denoising import DenoisingConfig
+from dualview.supervision.map_distillation import MapDistillationSettings
 
 
 class _Loader(yaml.SafeLoader):
@@ -169,6 +170,7 @@ class Recipe:
     sees batch_size * accumulate frames per process. dense_steps: steps at the start in which the decoder rests
     and only what lies before it learns (needs a center_head). max_bad_steps: steps with non-finite losses or gradients
     that are passed over before giving up. picture_every, checkpoint_every, log_every: steps (0 = never).
+    map_distillation: learn a foundation model's label maps too.
     """
 
     model: str
@@ -183,6 +185,7 @@ class Recipe:
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     losses: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    map_distillation: MapDistillationSettings | None = None
     steps: int = 10000
     batch_size: int = 4
     accumulate: int = 1
