@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_world import CLASSES
+from students import recipe_of
 
 from dualview.detectors.checkpoint import load_detector
 from dualview.detectors.session import TrackingSession
@@ -24,28 +24,7 @@ from dualview.training.lidar_store import StoredSweeps
 from dualview.training.recipe import recipe_from_dict
 from dualview.training.trainer import train
 
-GRID = {"x_min": -32.0, "y_min": -32.0, "resolution": 4.0, "columns": 16, "rows": 16}
-HEAD = {"tasks": [[0], [1]], "shared_channels": 8, "branch_channels": 8}
-COMMON = {
-    "image_size": [64, 96], "class_names": list(CLASSES), "camera_names": ["front", "back"], "center_head": HEAD,
-    "track_threshold": 0.0,
-}  # fmt: skip
-CAMERAS = {
-    **COMMON, "backbone.name": "resnet18", "backbone.widths": [4, 4], "neck_channels": 16, "bev.grid": GRID,
-    "bev.depth_bins": {"start": 1.0, "stop": 33.0, "step": 2.0}, "bev.depth_channels": 8, "bev.context_channels": 8,
-    "bev.encoder_channels": [8, 8, 8], "bev.out_channels": 8,
-}  # fmt: skip
-LIDAR = {
-    **COMMON, "branch.grid": GRID, "branch.voxel": 2.0, "branch.features": [8], "branch.channels": [8, 8],
-    "branch.layers": [1, 1], "branch.strides": [1, 2], "branch.pyramid_channels": [4, 4],
-}  # fmt: skip
 STUDENTS = ["bevdet-tiny", "bevdet4d-tiny", "bevdepth-tiny", "bevdepth4d-tiny"]
-
-
-def recipe_of(small_recipe: dict, model: str, **changes) -> dict:
-    overrides = LIDAR if model.startswith("centerpoint") else CAMERAS
-    # The plain default of `losses` holds denoising queries, which these detectors don't take.
-    return {**small_recipe, "model": model, "overrides": overrides, "losses": {}, "steps": 3, **changes}
 
 
 @pytest.mark.parametrize("model", [*STUDENTS, "centerpoint-tiny"])

