@@ -129,8 +129,9 @@ class DualView(Detector):
         )
         plan, instant = self.bev_plan(inputs) if plan is None else plan, None
         if self.bev_branch.needs_instant:
+            colors = image_colors(inputs.images) if self.config.bev.depth_field is not None else None
             instant = BevInstant(
-                image_colors(inputs.images), inputs.image_from_working, inputs.camera_mask, inputs.stamps,
+                inputs.image_size, colors, inputs.image_from_working, inputs.camera_mask, inputs.stamps,
                 inputs.world_from_working, DualMemory.history_of(memory),
             )  # fmt: skip
         return self.bev_branch(features[level], vector, plan, instant)

@@ -24,6 +24,7 @@ from dualview.networks.conditional_random_field_depth import (
     patch_colors,
 )
 from dualview.networks.depth_net import DepthNet
+from dualview.networks.ground_depth import ground_features
 from dualview.networks.lift_splat import DepthBins, Rounding, frustum, lift_splat, plan_lift_splat
 from dualview.networks.perspective_refinement import PerspectiveRefinement, PerspectiveRefinementConfig
 from dualview.networks.pillar_attention import project_pillars
@@ -36,7 +37,8 @@ class BevBranchConfig:
     """Sizes of the BEV branch; the defaults are those of DualViewDistill with a ResNet-50.
 
     image_stride: stride of the image feature map that is lifted. `rounding` and `corner_aligned` are the
-    geometry of BEVDet's published weights ("truncate", True); ours is exact ("floor", False).
+    geometry of BEVDet's published weights ("truncate", True); ours is exact ("floor", False). ground_features: so many
+    numbers tell the depth network of each pixel how deep the ground is there (see `ground_depth.py`; 0 = none).
 
     BEVNeXt's parts, off by default: context_deformable: a deformable convolution before the context features.
     encoder_style: "res2" for stages of Res2 blocks. depth_field: a random field over the depth distributions.
@@ -58,6 +60,7 @@ class BevBranchConfig:
     encoder_blocks: tuple[int, ...] = (2, 2, 2)
     rounding: Rounding = "floor"
     corner_aligned: bool = False
+    ground_features: int = 0
     context_deformable: bool = False
     encoder_style: Literal["residual", "res2"] = "residual"
     depth_field: DepthFieldConfig | None = None
@@ -65,6 +68,8 @@ class BevBranchConfig:
     refinement: PerspectiveRefinementConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.ground_features and self.ground_features < 6:
+            raise ValueError(f"ground_features {self.ground_features} must be 0 or at least 6")
         if self.refinement is not None and self.context_channels % (2 * self.refinement.heads):
             raise ValueError(
                 f"context_channels {self.context_channels} must be a multiple of twice refinement.heads "
@@ -74,13 +79,15 @@ class BevBranchConfig:
 
 @dataclass(frozen=True)
 class BevInstant:
-    """What there is to know of an instant beside its features; only BEVNeXt's parts ask for it.
+    """What there is to know of an instant beside its features; only BEVNeXt's parts and ground features ask for it.
 
-    colors [B, N, 3, H, W]: the images, RGB 0..255. image_from_working [B, N, 4, 4]; camera_mask bool [B, N];
+    image_size (height, width) px. colors [B, N, 3, H, W]: the images, RGB 0..255, if a random field asks for them.
+    image_from_working [B, N, 4, 4]; camera_mask bool [B, N];
     stamps [B] float64 s; world_from_working [B, 4, 4] float64. history: earlier maps, None if there are none.
     """
 
-    colors: Tensor
+    image_size: tuple[int, int]
+    colors: Tensor | None
     image_from_working: Tensor
     camera_mask: Tensor
     stamps: Tensor
@@ -107,7 +114,7 @@ class BevBranch(nn.Module):
         super().__init__()
         self.config = config
         self.depth_net = DepthNet(
-            in_channels,
+            in_channels + config.ground_features,
             config.depth_channels,
             config.depth_bins.count,
             config.context_channels,
@@ -140,9 +147,9 @@ class BevBranch(nn.Module):
 
     @property
     def needs_instant(self) -> bool:
-        """Whether `forward` asks for the instant: some part of BEVNeXt is on that does."""
+        """Whether `forward` asks for the instant: some part is on that does."""
         parts = (self.depth_field, self.fusion, self.refinement)
-        return any(part is not None for part in parts)
+        return any(part is not None for part in parts) or self.config.ground_features > 0
 
     def plan(
         self,
@@ -164,12 +171,16 @@ class BevBranch(nn.Module):
     ) -> BevPrediction:
         """features [B, N, C, H, W] at `image_stride`; camera_vector [B, N, 27]; plan from `plan`.
 
-        Raises ValueError if a part of BEVNeXt is on and `instant` isn't given.
+        Raises ValueError if a part is on that needs the instant, and `instant` isn't given.
         """
+        if self.config.ground_features:
+            features = self._with_ground(features, _known(instant))
         prediction = self.depth_net(features.flatten(0, 1), camera_vector.flatten(0, 1))
         logits, context, shape = prediction.logits, prediction.context, features.shape[:2]
         if self.depth_field is not None:
-            colors = patch_colors(_known(instant).colors.flatten(0, 1), self.config.image_stride)
+            colors = _known(instant).colors
+            assert colors is not None
+            colors = patch_colors(colors.flatten(0, 1), self.config.image_stride)
             affinity = color_affinity(colors, self.depth_field.config.color_scale)
             logits = self.depth_field(logits, affinity)
         with torch.autocast(features.device.type, enabled=False):  # sums over thousands of points
@@ -182,6 +193,13 @@ class BevBranch(nn.Module):
         if self.refinement is not None:
             bev = self._refined(bev, context.unflatten(0, shape), depth, _known(instant))
         return BevPrediction(bev, logits.unflatten(0, shape), history)
+
+    def _with_ground(self, features: Tensor, instant: BevInstant) -> Tensor:
+        """Features [B, N, C, H, W] with those of the ground behind them."""
+        height, width = features.shape[-2:]
+        matrix, count = instant.image_from_working, self.config.ground_features
+        ground = ground_features(matrix, instant.image_size, (height, width), count)
+        return torch.cat([features, ground.to(features)], 2)
 
     def _fused(self, bev: Tensor, instant: BevInstant) -> tuple[Tensor, BevHistory]:
         """The map [B, C, Y, X] with what earlier ones add, and the history for the next instant."""
@@ -198,13 +216,12 @@ class BevBranch(nn.Module):
         """
         settings = self.config.refinement
         assert settings is not None and self.refinement is not None
-        height, width = instant.colors.shape[-2:]
         views = project_pillars(
             self.config.grid,
             settings.heights,
             instant.image_from_working,
             instant.camera_mask,
-            (int(height), int(width)),
+            instant.image_size,
         )
         bev = self.refinement(bev, context, depth, views)
         return bev if self.refined_output is None else self.refined_output(bev)
@@ -213,6 +230,6 @@ class BevBranch(nn.Module):
 def _known(instant: BevInstant | None) -> BevInstant:
     if instant is None:
         raise ValueError(
-            "this BEV branch has a depth field, a history or a refinement: give it the instant (BevInstant)"
+            "this BEV branch has ground features, a depth field, a history or a refinement: give it the instant (BevInstant)"
         )
     return instant
