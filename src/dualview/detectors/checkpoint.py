@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dualview.detectors.bev_colors import COLORS_KEY, BevColors
 from dualview.detectors.detector import Detector, Settings, with_score_threshold
 from dualview.detectors.json_config import override
 from dualview.detectors.presets import PRESETS, preset_config
@@ -25,6 +27,7 @@ from dualview.networks.fold_norms import fold_batch_norms, same_numbers
 from dualview.resources import find_directories
 
 CONFIG_KEY = "dualview_config"
+DISTILLATION_PREFIX = "distillation_head."  # weights that only training used; no detector has them
 _LARGE = 8192  # numbers: from here on a tensor is worth storing in half precision
 _PICKLE_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pkl")
 
@@ -149,17 +152,23 @@ def save_checkpoint(detector: Detector, path: str | Path, metadata: Mapping[str,
             "a detector from dualview.load has its batch norms folded: save one from load_checkpoint"
         )
     weights = {name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()}
-    save_file(weights, str(path), {**(metadata or {}), CONFIG_KEY: detector.config.to_json()})
+    strings = {**(metadata or {}), CONFIG_KEY: detector.config.to_json()}
+    if detector.bev_colors is not None:
+        strings[COLORS_KEY] = detector.bev_colors.to_json()
+    save_file(weights, str(path), strings)
 
 
-def export_half(source: Path, target: Path) -> float:
-    """Copy a checkpoint with its large tensors in float16, metadata as they are; it loads like any other.
+def export_half(source: Path, target: Path, colors: BevColors | None = None) -> float:
+    """Copy a checkpoint with its large tensors in float16, metadata as they are; it loads like any other. colors: of its
+    BEV map, to replace those that it has.
 
     Small tensors (norms, biases, anchors) stay in float32: they take no room, and rounding them would move
     boxes. Returns the largest relative error among weights that float16 holds as normal numbers. Raises
     WeightsError if the source can't be read or a weight is beyond float16.
     """
     metadata, weights = read_metadata(source), read_tensors(source)
+    if colors is not None:
+        metadata[COLORS_KEY] = colors.to_json()
     halved, largest = {}, 0.0
     for name, value in weights.items():
         halved[name] = value
@@ -213,15 +222,24 @@ def load_checkpoint(path: str | Path, overrides: Mapping[str, Any] | None = None
     config = overridden(settings_from_json(metadata[CONFIG_KEY]), overrides)
     detector = build_detector(config)
     load_weights(detector, read_tensors(path), str(path))
+    if COLORS_KEY in metadata:
+        detector.bev_colors = BevColors.from_json(metadata[COLORS_KEY])
     detector.weights_description = f"{path.name} sha256 {sha256_of(path)[:16]}"
     return detector
 
 
 def load_weights(detector: torch.nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
-    """Load `weights` strictly. Raises WeightsError naming every parameter that is missing, unexpected or of
-    another shape.
+    """Load `weights` strictly; a distillation head among them (`DISTILLATION_PREFIX`) is left out, with a warning that says
+    so. Raises WeightsError naming every parameter that is missing, unexpected or of another shape.
     """
     wanted = detector.state_dict()
+    heads = [name for name in weights if name.startswith(DISTILLATION_PREFIX)]
+    if heads:
+        weights = {name: value for name, value in weights.items() if name not in heads}
+        warnings.warn(
+            f"{source} holds the distillation head of its training ({', '.join(heads)}): the detector doesn't use it, it is ignored",
+            stacklevel=2,
+        )
     faults = [f"missing {name}" for name in wanted if name not in weights]
     faults += [f"unexpected {name}" for name in weights if name not in wanted]
     faults += [

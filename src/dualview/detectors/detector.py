@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from dualview.detectors.bev_colors import BevColors
 from dualview.detectors.inputs import DetectorInputs
 from dualview.detectors.output import DetectorOutput
 from dualview.detectors.prediction import Prediction
@@ -97,6 +98,7 @@ class Detector(nn.Module):
         super().__init__()
         self.config: Any = config
         self.weights_description = "untrained"
+        self.bev_colors: BevColors | None = None  # of pictures of the BEV map, None if the checkpoint names none
         self.folded = False  # batch norms are folded away: for inference only
         self.precision: Literal["fp32", "bf16"] = "fp32"  # of the network in `step`
 

@@ -1,7 +1,8 @@
 """A picture of a BEV feature map: many channels -> red, green, blue, by a basis that stays the same from frame to frame.
 
-A basis refitted to each frame (PCA) would make colours jump. This one is drawn once from the checkpoint's name and hash, so that the same
-weights always give the same colours; contrast follows the map's own spread, which is slow.
+A basis refitted to each frame (PCA) would make colours jump. The checkpoint brings its own (`BevColors`, principal components found when it
+was trained): a cell's colour follows from its features alone. For checkpoints without, one is drawn from the checkpoint's name and hash,
+so that the same weights always give the same colours; contrast then follows the map's own spread, which is slow.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualview.detectors.bev_colors import BevColors
 from dualview.detectors.output import BevMap
 
 
 class BevPainter:
-    """Paints BEV maps of one checkpoint. `identity` is any text that is the same for the same weights."""
+    """Paints BEV maps of one checkpoint. `identity` is any text that is the same for the same weights; colors: the
+    checkpoint's own, None if it has none.
+    """
 
-    def __init__(self, identity: str) -> None:
+    def __init__(self, identity: str, colors: BevColors | None = None) -> None:
+        self._colors = colors
         self._seed = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big")
         self._basis: Tensor | None = None
 
@@ -37,6 +42,10 @@ class BevPainter:
         """
         features = bev.features.detach().float().cpu()
         channels, rows, columns = features.shape
+        if self._colors is not None and self._colors.channels == channels:
+            painted = self._colors.paint(features)
+            painted = np.where(bev.valid.cpu().numpy()[..., None], painted, (0.3 * painted).round().astype(np.uint8))
+            return np.ascontiguousarray(painted[::-1])
         flat = features.flatten(1)
         flat = (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True).clamp_min(1e-6)
         colours = self.basis(channels) @ flat  # [3, Y * X]

@@ -10,6 +10,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
+from dualview.detectors.bev_colors import BevColors
 from dualview.detectors.session import ProcessedFrame
 from dualview.msg import BevMap, Latency, TrackedObject3DArray
 from dualview.ros import conversions as convert
@@ -53,14 +54,21 @@ class Outputs:
     """Publishes what a detector saw. What nobody subscribes to isn't made, the tracks excepted."""
 
     def __init__(
-        self, node: LifecycleNode, rig: Rig, class_names: tuple[str, ...], model_name: str, uuid_base: bytes
+        self,
+        node: LifecycleNode,
+        rig: Rig,
+        class_names: tuple[str, ...],
+        model_name: str,
+        uuid_base: bytes,
+        bev_colors: BevColors | None = None,
     ) -> None:
+        """bev_colors: of the checkpoint, for the picture of its BEV map."""
         self._node, self._rig = node, rig
         self._class_names, self._model_name = class_names, model_name
         self._publishers = {t.name: node.create_lifecycle_publisher(t.type, t.name, t.qos) for t in TOPICS}
         self._existence = ExistenceFilter()
         self._markers = MarkerMaker()
-        self._painter = BevPainter(model_name)
+        self._painter = BevPainter(model_name, bev_colors)
         self._uuid_base = uuid_base
 
     @property

@@ -71,7 +71,9 @@ class Pipeline:
         self._last_image: float | None = None
         self._last_error: dict[str, float] = {}
         self._worker: NewestFrameWorker | None = None
-        self.outputs = Outputs(node, self.rig, config.class_names, self.model_name, uuid_base)
+        self.outputs = Outputs(
+            node, self.rig, config.class_names, self.model_name, uuid_base, self.detector.bev_colors
+        )
         try:
             self._inputs = Inputs(
                 node, self.rig, settings.image_queue_depth, self._receive, self._incompatible, self._lost

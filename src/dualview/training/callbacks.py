@@ -15,7 +15,9 @@ from typing import Any
 from dualview.detectors.checkpoint import save_checkpoint
 from dualview.errors import DualViewError
 from dualview.training.lightning import lightning
+from dualview.training.map_colors import colors_of_batch
 from dualview.training.recipe import Recipe
+from dualview.training.samples import TrainingBatch
 
 LAST = "last.ckpt"
 WEIGHTS = "weights.safetensors"
@@ -105,13 +107,17 @@ class Checkpoints(lightning().Callback):  # type: ignore[misc]
     def __init__(self, folder: Path, recipe: Recipe) -> None:
         self._folder, self._recipe = folder, recipe
         self._saved_step = -1
+        self._batch: TrainingBatch | None = None
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
         """Nothing to save before the first new step."""
         self._saved_step = trainer.global_step
 
-    def on_train_batch_end(self, trainer: Any, module: Any, *unused: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: TrainingBatch, index: int
+    ) -> None:
         """Save if it is time."""
+        self._batch = batch
         if trainer.global_step % self._recipe.checkpoint_every == 0:
             self.save(trainer, module)
 
@@ -135,11 +141,11 @@ class Checkpoints(lightning().Callback):  # type: ignore[misc]
         self._saved_step = step
 
     def save_weights(self, module: Any, path: Path, step: int) -> None:
-        """The averaged weights as a checkpoint that `dualview.load` reads."""
+        """The averaged weights, with the colours of their BEV map, as a checkpoint that `dualview.load` reads."""
         temporary = path.with_name(f".{WEIGHTS}.partial")
-        save_checkpoint(
-            module.best_weights(), temporary, {"trained_steps": str(step), "seed": str(self._recipe.seed)}
-        )
+        detector = module.best_weights()
+        detector.bev_colors = None if self._batch is None else colors_of_batch(module, self._batch)
+        save_checkpoint(detector, temporary, {"trained_steps": str(step), "seed": str(self._recipe.seed)})
         _put_in_place(temporary, path)
 
 

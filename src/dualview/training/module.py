@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dualview.detectors.detector import Detector
-from dualview.detectors.inputs import normalize_images
+from dualview.detectors.inputs import DetectorInputs, normalize_images
 from dualview.detectors.prediction import Prediction
 from dualview.errors import DualViewError
 from dualview.supervision.denoising import (
@@ -92,9 +92,7 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         torch.manual_seed(_step_seed(self.recipe.seed, self.batches_seen, self.global_rank))
         self._keep_buffers()
         state = self.stream.to(self.device).restarted(batch.first)
-        inputs = replace(batch.inputs, images=normalize_images(batch.inputs.images))
-        for objective in cast("Iterable[Objective]", self.objectives):
-            inputs = objective.complete(inputs, batch)
+        inputs = self.detector_inputs(batch)
         config = self.recipe.losses.denoising
         made = None
         resting = self.batches_seen < self.recipe.dense_steps * self.recipe.accumulate
@@ -133,6 +131,13 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
             self._bad_batches += self._named_faults(batch)
         self.log("loss", self.last_losses["total"], prog_bar=True, batch_size=len(batch.first), logger=False)
         return total
+
+    def detector_inputs(self, batch: TrainingBatch) -> DetectorInputs:
+        """What the detector is given of a batch: normalised images, and what objectives add."""
+        inputs = replace(batch.inputs, images=normalize_images(batch.inputs.images))
+        for objective in cast("Iterable[Objective]", self.objectives):
+            inputs = objective.complete(inputs, batch)
+        return inputs
 
     def _denoising_targets(
         self, prediction: Prediction, made: Any, state: StreamState
