@@ -9,6 +9,9 @@ import pytest
 import torch
 from small_world import CLASSES, RIG, write_drive
 
+from dualview.scene.bag_reader import BagReader
+from dualview.scene.labels_2d.attach import attach_labels_2d
+from dualview.scene.labels_2d.from_3d import labels_from_3d
 from dualview.scene.rig import load_rig
 
 torch.set_num_threads(1)
@@ -30,6 +33,18 @@ def drives(tmp_path_factory: pytest.TempPathFactory, small_rig: Path) -> Path:
     for seed in range(3):
         write_drive(folder / f"drive{seed}.mcap", rig, seed)
     return folder
+
+
+@pytest.fixture(scope="session")
+def target_drive(tmp_path_factory: pytest.TempPathFactory, small_rig: Path) -> Path:
+    """A fourth drive, with 2D labels beside its 3D ones."""
+    folder, rig = tmp_path_factory.mktemp("target"), load_rig(str(small_rig))
+    plain, labelled = write_drive(folder / "plain.mcap", rig, 4), folder / "labelled.mcap"
+    with BagReader(plain) as bag:
+        labels, _ = labels_from_3d(bag, rig)
+    attach_labels_2d(plain, labelled, rig, labels)
+    plain.unlink()
+    return labelled
 
 
 @pytest.fixture(scope="session")

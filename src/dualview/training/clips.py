@@ -83,19 +83,68 @@ def walk(drive: DriveSummary, random: np.random.Generator, settings: ClipSetting
     return [int(frames[i]) for i in played]
 
 
+@dataclass(frozen=True)
+class SlotPart:
+    """Which drives a slot walks: indices of `drives`, that it shares with `slots` slots in all, of which it is number
+    `place`. order: which random stream says in what order.
+    """
+
+    drives: tuple[int, ...]
+    place: int
+    slots: int
+    order: int = 3
+
+
+def slot_parts(drives: Sequence[DriveSummary], slots: int, share: float) -> list[SlotPart]:
+    """The part of each of `slots` slots. Drives of which only 2D labels are used have slots of their own, `share` of all, spread evenly;
+    so a slot never changes sides, and what it remembers is always of the same kind. Raises ConfigError as `target_slots`.
+    """
+    target = tuple(i for i, drive in enumerate(drives) if drive.only_2d)
+    source = tuple(i for i, drive in enumerate(drives) if not drive.only_2d)
+    if not target or not source:
+        return [SlotPart(source or target, slot, slots) for slot in range(slots)]
+    count = target_slots(share, slots)
+    parts, places = [], {True: 0, False: 0}
+    for slot in range(slots):
+        mine = (slot + 1) * count // slots > slot * count // slots
+        if mine:
+            parts.append(SlotPart(target, places[mine], count, 5))
+        else:
+            parts.append(SlotPart(source, places[mine], slots - count))
+        places[mine] += 1
+    return parts
+
+
+def target_slots(share: float, slots: int) -> int:
+    """How many of `slots` slots walk the 2D-labelled drives. Raises ConfigError if one side would get none."""
+    count = round(share * slots)
+    if not 0 < count < slots:
+        raise ConfigError(
+            f"labels_2d.share {share:g} of {slots} slots (batch_size times devices) leaves {'none' if count == 0 else 'all'} to the "
+            "2D-labelled drives: raise batch_size or change labels_2d.share"
+        )
+    return count
+
+
 def slot_requests(
-    drives: Sequence[DriveSummary], settings: ClipSettings, seed: int, slot: int, slots: int
+    drives: Sequence[DriveSummary],
+    settings: ClipSettings,
+    seed: int,
+    slot: int,
+    slots: int,
+    part: SlotPart | None = None,
 ) -> Iterator[FrameRequest]:
     """The endless stream of one slot of `slots`: in each round through all drives, every drive is walked once
-    by some slot.
+    by some slot. part: the drives that the slot walks (None: all).
     """
+    part = part or SlotPart(tuple(range(len(drives))), slot, slots)
     order: dict[int, np.ndarray] = {}
     for number in count():
-        turn = number * slots + slot
-        lap = turn // len(drives)
+        turn = number * part.slots + part.place
+        lap = turn // len(part.drives)
         if lap not in order:
-            order = {lap: np.random.default_rng([seed, 3, lap]).permutation(len(drives))}
-        drive = int(order[lap][turn % len(drives)])
+            order = {lap: np.random.default_rng([seed, part.order, lap]).permutation(len(part.drives))}
+        drive = part.drives[int(order[lap][turn % len(part.drives)])]
         clip = (seed, slot, number)
         for position, frame in enumerate(walk(drives[drive], np.random.default_rng([*clip, 0]), settings)):
             yield FrameRequest(drive, frame, clip, position)
@@ -118,12 +167,18 @@ class ClipSampler:
         start: int = 0,
         rank: int = 0,
         world: int = 1,
+        share: float = 0.5,
     ) -> None:
-        if not any(drive.labelled.any() for drive in drives):
+        """share: of the slots that walk the drives of which only 2D labels are used, if there are others too. Raises ConfigError if there
+        is nothing to walk, or one kind of drives gets no slot.
+        """
+        with_boxes = [drive for drive in drives if not drive.only_2d]
+        if (with_boxes or not drives) and not any(drive.labelled.any() for drive in with_boxes):
             raise ConfigError(
                 "none of the training drives has an annotated frame: check the rig's annotations_topic and class names "
                 "with `dualview bag check`"
             )
+        self._parts = slot_parts(drives, batch_size * world, share)
         self._drives, self._settings, self._seed = drives, settings, seed
         self._batch_size, self._total, self._start = batch_size, total, start
         self._rank, self._world = rank, world
@@ -134,6 +189,9 @@ class ClipSampler:
     def __iter__(self) -> Iterator[list[FrameRequest]]:
         slots = self._batch_size * self._world
         mine = range(self._rank * self._batch_size, (self._rank + 1) * self._batch_size)
-        streams = [slot_requests(self._drives, self._settings, self._seed, slot, slots) for slot in mine]
+        streams = [
+            slot_requests(self._drives, self._settings, self._seed, slot, slots, self._parts[slot])
+            for slot in mine
+        ]
         batches = (list(batch) for batch in zip(*streams, strict=False))
         return islice(batches, self._start, self._total)

@@ -67,12 +67,13 @@ class StreamingData(lightning().LightningDataModule):  # type: ignore[misc]
         world = trainer.world_size if trainer is not None else 1
         sampler = ClipSampler(
             self.drives, recipe.clips, recipe.seed, recipe.batch_size, recipe.steps * recipe.accumulate,
-            self.start, rank, world,
+            self.start, rank, world, 0.5 if recipe.labels_2d is None else recipe.labels_2d.share,
         )  # fmt: skip
         matrix = self.detector.working_from_ego_matrix
         dataset = FrameDataset(
-            self.drives, recipe.augmentation, recipe.data, matrix, self.needs.lidar, self.needs.readers
-        )
+            self.drives, recipe.augmentation, recipe.data, matrix, self.needs.lidar, self.needs.readers,
+            recipe.labels_2d is not None and recipe.labels_2d.lidar_depth,
+        )  # fmt: skip
         return make_loader(dataset, sampler, recipe.data.workers)
 
     def state_dict(self) -> dict[str, Any]:

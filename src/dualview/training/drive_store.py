@@ -30,7 +30,8 @@ FORMAT = 1
 @dataclass(frozen=True)
 class DriveSummary:
     """What a sampler needs to know of a drive without opening it. stamps int64 [F] of its frames; labelled
-    bool [F].
+    bool [F]: those that clips walk. labels_2d: file of its 2D labels in `folder`, None if none are used; only_2d: its
+    3D labels, if it has any, must not be used.
     """
 
     folder: Path
@@ -38,6 +39,8 @@ class DriveSummary:
     stamps: np.ndarray
     labelled: np.ndarray
     cameras: int
+    labels_2d: str | None = None
+    only_2d: bool = False
 
     def __len__(self) -> int:
         return len(self.stamps)

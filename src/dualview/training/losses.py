@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +25,14 @@ from dualview.supervision.ground_truth import GroundTruth
 from dualview.supervision.matching import Matches, MatchingConfig, match
 from dualview.supervision.query_loss import query_loss
 from dualview.training.recipe import LossSettings
+from dualview.training.stream_state import map_tensors
 
 # Sparse4Dv3's weights of a cone's ten numbers: turned about its axis it is the same cone, and only its place
 # matters much.
 _WITHOUT_HEADING = (2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0)
+
+# nuScenes' barriers; of Argoverse 2, the classes for which the published configuration allows reversed headings
+_WITHOUT_FRONT = ("barrier", "BOLLARD", "CONSTRUCTION_CONE", "CONSTRUCTION_BARREL")
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class LossPlan:
         """By class name: cones have no heading, barriers no front."""
         names = detector.class_names
         cones = {names.index("traffic_cone"): _WITHOUT_HEADING} if "traffic_cone" in names else {}
-        barriers = (names.index("barrier"),) if "barrier" in names else ()
+        barriers = tuple(names.index(name) for name in _WITHOUT_FRONT if name in names)
         matching = MatchingConfig(class_dimension_weights=cones if settings.cones_without_heading else {})
         detection = DetectionLossConfig(
             matching=matching,
@@ -70,23 +75,39 @@ class LossPlan:
         truths: Sequence[GroundTruth],
         depth: Tensor,
         denoising: tuple[DenoisingTargets, DenoisingTargets] | None = None,
+        boxed: Sequence[bool] = (),
     ) -> dict[str, Tensor]:
         """Loss terms by name, weighted, to be summed.
 
         depth [B, N, H, W] m, 0 = unknown. denoising: targets of the single-frame layers and of the later
-        ones.
+        ones. boxed: the samples whose boxes are known (empty: all); in the others, whose truths are empty, nothing is
+        called background.
         """
-        losses = self._instances(prediction, truths)
+        judged, known, factor = _only_boxed(prediction, truths, boxed)
+        losses = _scaled(self._instances(judged, known), factor)
+        losses |= self._denoising(prediction, denoising)  # no target of an unknown box is valid
+        losses |= _scaled(self._center(judged, known), factor)
+        return losses | self._depth(prediction, depth)
+
+    def _denoising(
+        self, prediction: Prediction, denoising: tuple[DenoisingTargets, DenoisingTargets] | None
+    ) -> dict[str, Tensor]:
         single = self._single_frame_layers
         noisy = None if prediction.decoder is None else prediction.decoder.denoising
         if denoising is not None and noisy is not None:
-            losses |= denoising_losses(noisy.layers, *denoising, single, self.detection)
-        grid = self.detector.bev_grid
-        if prediction.center and self.detector.center_head is not None and grid is not None:
-            tasks = self.detector.center_head.tasks
-            targets = center_targets(truths, tasks, grid, self.center)
-            losses |= center_losses(prediction.center, targets, self.center)
-        return losses | self._depth(prediction, depth)
+            return denoising_losses(noisy.layers, *denoising, single, self.detection)
+        if self.settings.denoising is not None and prediction.decoder is not None:
+            for layer in prediction.decoder.layers:  # no box in this process: the others wait for its counts
+                average_count(layer.anchors.new_zeros(()))
+        return {}
+
+    def _center(self, prediction: Prediction, truths: Sequence[GroundTruth]) -> dict[str, Tensor]:
+        grid, head = self.detector.bev_grid, self.detector.center_head
+        if not prediction.center or head is None or grid is None:
+            return {}
+        return center_losses(
+            prediction.center, center_targets(truths, head.tasks, grid, self.center), self.center
+        )
 
     def _instances(self, prediction: Prediction, truths: Sequence[GroundTruth]) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
@@ -123,6 +144,33 @@ class LossPlan:
                 total = total + loss * _share((known > 0).sum())
             losses["depth/dense"] = total
         return losses
+
+
+def _only_boxed(
+    prediction: Prediction, truths: Sequence[GroundTruth], boxed: Sequence[bool]
+) -> tuple[Prediction, Sequence[GroundTruth], float]:
+    """What judges boxes, cut down to the samples whose boxes are known, and 1.
+
+    Terms count over all processes, so a process without any such sample must count as well: it judges its first sample, whose truth is
+    empty, and the factor is 0.
+    """
+    if not boxed or all(boxed):
+        return prediction, truths, 1.0
+    kept = [i for i, known in enumerate(boxed) if known]
+    chosen = kept or [0]
+
+    def samples(value: Any) -> Any:
+        return map_tensors(value, lambda tensor: tensor[torch.tensor(chosen, device=tensor.device)])
+
+    decoder = prediction.decoder
+    if decoder is not None:
+        decoder = replace(decoder, layers=samples(decoder.layers))
+    judged = replace(prediction, decoder=decoder, center=samples(prediction.center))
+    return judged, [truths[i] for i in chosen], 1.0 if kept else 0.0
+
+
+def _scaled(losses: dict[str, Tensor], factor: float) -> dict[str, Tensor]:
+    return losses if factor == 1.0 else {name: value * factor for name, value in losses.items()}
 
 
 def _share(count: Tensor) -> Tensor:

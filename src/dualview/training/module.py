@@ -114,7 +114,7 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         # process must compute them, since they count over all. So they are computed on something, and the sum
         # is spoilt afterwards.
         judged = prediction if finite else map_tensors(prediction, torch.nan_to_num)
-        losses = self.loss_plan.losses(judged, batch.truths, batch.depth, targets)
+        losses = self.loss_plan.losses(judged, batch.truths, batch.depth, targets, batch.boxed)
         for objective in cast("Iterable[Objective]", self.objectives):
             losses |= objective.losses(judged, batch)
         total = torch.stack(list(losses.values())).sum()
@@ -201,7 +201,7 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
             self.averaged.update_parameters(self.detector)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW with its own rates for the backbone and the BEV branch, and a schedule by steps."""
+        """AdamW with its own rates for the backbone, the neck and the BEV branch, and a schedule by steps."""
         settings = self.recipe.optimizer
         optimizer = torch.optim.AdamW(
             parameter_groups(self.detector, settings, self.objectives.parameters()),
@@ -279,10 +279,13 @@ def learning_rate_factor(step: int, steps: int, settings: OptimizerSettings) -> 
 def parameter_groups(
     detector: Detector, settings: OptimizerSettings, others: Iterable[nn.Parameter] = ()
 ) -> list[dict[str, Any]]:
-    """The backbone, the BEV branch and the rest (with `others`), each with its learning rate."""
+    """The backbone, the neck, the BEV branch and the rest (with `others`), each with its learning rate."""
     parts: list[tuple[Iterable[nn.Parameter], float]] = []
     if detector.image_backbone is not None:
         parts.append((detector.image_backbone.parameters(), settings.backbone_factor))
+    neck = getattr(detector, "feature_pyramid", None)
+    if neck is not None and settings.neck_factor != 1.0:  # else it is of the rest, as runs that go on expect
+        parts.append((neck.parameters(), settings.neck_factor))
     if detector.bev_branch is not None:
         parts.append((detector.bev_branch.parameters(), settings.bev_factor))
     trained = [([p for p in part if p.requires_grad], factor) for part, factor in parts]

@@ -26,6 +26,7 @@ from dualview.scene.augmentation.grid_mask import GridMaskSettings
 from dualview.scene.augmentation.image import ImageAugmentationSettings
 from dualview.scene.augmentation.photometric import PhotometricSettings
 from dualview.supervision.denoising import DenoisingConfig
+from dualview.training.labels_2d_settings import Labels2DSettings
 from dualview.training.lidar_distillation import LidarDistillation
 from dualview.supervision.map_distillation import MapDistillationSettings
 
@@ -139,13 +140,14 @@ class LossSettings:
 class OptimizerSettings:
     """AdamW with linear warm-up from a third and a cosine down to `final_factor` of the rate.
 
-    backbone_factor, bev_factor: on the rates of the image backbone and of the BEV branch. clip: largest L2
-    norm of the gradient. ema: decay of the averaged weights that are saved (0 = none).
+    backbone_factor, neck_factor, bev_factor: on the rates of the image backbone, of the feature pyramid and of the BEV
+    branch. clip: largest L2 norm of the gradient. ema: decay of the averaged weights that are saved (0 = none).
     """
 
     learning_rate: float = 2e-4
     weight_decay: float = 1e-3
     backbone_factor: float = 0.5
+    neck_factor: float = 1.0
     bev_factor: float = 1.0
     warmup_steps: int = 500
     final_factor: float = 1e-3
@@ -173,6 +175,7 @@ class Recipe:
     and only what lies before it learns (needs a center_head). max_bad_steps: steps with non-finite losses or gradients
     that are passed over before giving up. picture_every, checkpoint_every, log_every: steps (0 = never).
     map_distillation: learn a foundation model's label maps too.
+    labels_2d: learn from rectangles in images too, or alone.
     """
 
     model: str
@@ -203,6 +206,7 @@ class Recipe:
     checkpoint_every: int = 200
     keep_every: int = 0
     max_bad_steps: int = 20
+    labels_2d: Labels2DSettings | None = None
 
     def __post_init__(self) -> None:
         if self.freeze_stages and self.backbone_weights is None and self.start_from is None:
@@ -299,12 +303,19 @@ def _fraction(settings: Any, *names: str) -> None:
             raise ValueError(f"{name} must lie in 0..1, got {getattr(settings, name)}")
 
 
+_RECORDINGS = {"source": "data.train", "target": "labels_2d.train"}
+
+
 def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE as the command line gives them, values read as YAML. Raises ConfigError for what isn't one."""
-    changes = {}
+    """KEY=VALUE as the command line gives them, values read as YAML; source and target stand for `data.train` and
+    `labels_2d.train`, and a single recording or pattern for a list of one. Raises ConfigError for what isn't one.
+    """
+    changes: dict[str, Any] = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not (key and sign):
             raise ConfigError(f"'{pair}' isn't KEY=VALUE, such as optimizer.learning_rate=1e-4")
-        changes[key] = yaml.load(value, _Loader)  # a SafeLoader
+        read = yaml.load(value, _Loader)  # a SafeLoader
+        key = _RECORDINGS.get(key, key)
+        changes[key] = [read] if key in _RECORDINGS.values() and isinstance(read, str) else read
     return changes

@@ -32,7 +32,8 @@ from dualview.training.stream_state import map_tensors
 @dataclass(frozen=True)
 class TrainingSample:
     """One augmented frame. inputs: a batch of one, its images still uint8. truth: working frame. depth [N, H,
-    W] m, 0 = no return. extras: what `ExtraReader`s read, by their names.
+    W] m, 0 = no return. extras: what `ExtraReader`s read, by their names. boxed: the truth is known; False: nothing is
+    said of where boxes are, and `truth` is empty.
     """
 
     inputs: DetectorInputs
@@ -41,6 +42,13 @@ class TrainingSample:
     request: FrameRequest
     source: str
     extras: Mapping[str, Any] = field(default_factory=dict)
+    boxed: bool = True
+
+    def without_boxes(self, with_depth: bool) -> TrainingSample:
+        """The same frame with nothing known of its boxes, nor, unless `with_depth`, of its LiDAR depth."""
+        nothing = GroundTruth(self.truth.boxes[:0], self.truth.labels[:0], torch.zeros(0, dtype=torch.int64))
+        depth = self.depth if with_depth else torch.zeros_like(self.depth)
+        return replace(self, truth=nothing, depth=depth, boxed=False)
 
     def describe(self) -> str:
         """Where it comes from, for messages."""
@@ -51,7 +59,7 @@ class TrainingSample:
 @dataclass(frozen=True)
 class TrainingBatch:
     """B samples. first bool [B]: the slot starts a clip. extras: name -> what the reader of that name gave for each of
-    the B samples.
+    the B samples. boxed: which samples' boxes are known (see `TrainingSample`); empty = all.
     """
 
     inputs: DetectorInputs
@@ -60,6 +68,7 @@ class TrainingBatch:
     first: Tensor
     sources: tuple[str, ...]
     extras: Mapping[str, list[Any]] = field(default_factory=dict)
+    boxed: tuple[bool, ...] = ()
 
     def to(self, device: torch.device | str, **unused: Any) -> TrainingBatch:
         """The same batch on another device."""
@@ -94,9 +103,13 @@ class FrameDataset(Dataset):
         working_from_ego: Tensor | None = None,
         lidar: LidarInput | None = None,
         readers: Sequence[tuple[str, ExtraReader]] = (),
+        depth_of_2d: bool = False,
     ) -> None:
-        """lidar: give every sample its cloud of LiDAR points too. readers: what else samples bring, by name."""
+        """lidar: give every sample its cloud of LiDAR points too. readers: what else samples bring, by name. depth_of_2d: the
+        LiDAR depth of drives of which only 2D labels are used counts as well.
+        """
         self._drives, self._lidar, self._readers = drives, lidar, tuple(readers)
+        self._depth_of_2d = depth_of_2d
         self._augmentation, self._data = augmentation, data
         self._working_from_ego = (
             torch.eye(4, dtype=torch.float64) if working_from_ego is None else working_from_ego
@@ -111,6 +124,8 @@ class FrameDataset(Dataset):
         sample = make_sample(
             labelled, request, drive.source, self._augmentation, self._data, self._working_from_ego, points
         )
+        if drive.only_2d:
+            sample = sample.without_boxes(self._depth_of_2d)
         if not self._readers:
             return sample
         draw = ClipDraw.of(request, labelled.frame, self._augmentation)
@@ -248,4 +263,5 @@ def collate(samples: list[TrainingSample]) -> TrainingBatch:
         torch.tensor([s.request.first for s in samples]),
         tuple(s.describe() for s in samples),
         {name: [s.extras[name] for s in samples] for name in samples[0].extras},
+        tuple(s.boxed for s in samples),
     )

@@ -18,8 +18,9 @@ from dualview.detectors.detector import Detector, Settings
 from dualview.errors import ConfigError
 from dualview.training.anchors import kmeans_anchors, load_anchors, training_boxes
 from dualview.training.callbacks import LAST, WEIGHTS, Checkpoints, LossLog
-from dualview.training.data_module import StreamingData, prepare_drives
+from dualview.training.data_module import StreamingData
 from dualview.training.drive_store import DriveSummary
+from dualview.training.labelled_drives import training_drives
 from dualview.training.lightning import lightning
 from dualview.training.module import DetectorTraining
 from dualview.training.objectives import build_objectives, joined_needs
@@ -56,7 +57,7 @@ def train(
     _check_folder(recipe, folder, resume)
     objectives = build_objectives(recipe, config, tell)
     needs = joined_needs(objectives, config)
-    drives = prepare_drives(recipe, config, tell, needs.lidar is not None)
+    drives = training_drives(recipe, config, tell, needs.lidar is not None)
     labelled = sum(int(drive.labelled.sum()) for drive in drives)
     tell(f"{len(drives)} drives, {labelled} labelled frames")
     detector = initial_detector(recipe, config, drives, tell)
@@ -91,7 +92,12 @@ def initial_detector(
     if count and recipe.anchors == "k-means":
         bev = recipe.augmentation.bev
         mirrored = bev is not None and bev.flip_x and bev.flip_y
-        boxes = training_boxes(drives, recipe.data)
+        with_boxes = [drive for drive in drives if not drive.only_2d]
+        if not with_boxes:
+            raise ConfigError(
+                "2D labels alone don't say where anchors begin: set start_from to a trained checkpoint, or anchors to 'preset' or a file"
+            )
+        boxes = training_boxes(with_boxes, recipe.data)
         if not len(boxes):
             raise ConfigError(
                 "the training drives hold no box that counts: check data.max_range and min_lidar_points"
