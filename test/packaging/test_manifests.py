@@ -98,9 +98,12 @@ def third_party_imports() -> dict[str, set[str]]:
 
 
 def test_every_import_is_declared() -> None:
-    """A module is of a ROS package named in package.xml, or of a distribution named in requirements.txt."""
+    """A module is of a ROS package named in package.xml, or of a distribution named in requirements.txt or an extra that users choose."""
     ros = manifest_names("depend", "exec_depend")
-    declared = {canonicalize_name(requirement.name) for requirement in base_requirements()} | INSTALLED_APART
+    extras = PROJECT["project"]["optional-dependencies"]
+    chosen = [Requirement(text) for name, texts in extras.items() if name != "dev" for text in texts]
+    needed = [*base_requirements(), *chosen]
+    declared = {canonicalize_name(requirement.name) for requirement in needed} | INSTALLED_APART
     distributions = importlib.metadata.packages_distributions()
     undeclared = {
         root: files

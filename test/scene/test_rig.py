@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
+from dualview.detectors.config import ARGOVERSE2_CAMERAS
 from dualview.errors import ConfigError
+from dualview.scene.class_maps import ARGOVERSE2_CLASS_MAP, ARGOVERSE2_CLASSES, ARGOVERSE2_UNSCORED
+from dualview.scene.convert.labels import DETECTION_CLASSES
 from dualview.scene.rig import CameraSpec, Rig, known_rigs, load_rig, rig_from_dict
 
 SMALL = {
@@ -18,7 +21,18 @@ SMALL = {
 
 
 def test_shipped_rigs_are_the_promised_ones() -> None:
-    assert set(known_rigs()) == {"nuscenes", "nuscenes2bag", "pandaset", "argoverse2", "synthetic", "waymo"}
+    shipped = {"nuscenes", "nuscenes2bag", "pandaset", "argoverse2", "argoverse2_nuscenes", "synthetic", "waymo"}
+    assert set(known_rigs()) == shipped
+
+
+def test_rigs_of_argoverse_2_have_its_cameras_and_classes() -> None:
+    """The same recordings with Argoverse's 26 classes, or nuScenes' ten by name."""
+    own, ten = load_rig("argoverse2"), load_rig("argoverse2_nuscenes")
+    assert own.cameras == ten.cameras and own.camera_names == ARGOVERSE2_CAMERAS
+    assert own.class_names == ARGOVERSE2_CLASSES and len(set(ARGOVERSE2_CLASSES)) == 26
+    assert ten.class_names == DETECTION_CLASSES and dict(ten.class_map) == dict(ARGOVERSE2_CLASS_MAP)
+    assert set(ARGOVERSE2_CLASS_MAP) <= {*ARGOVERSE2_CLASSES, *ARGOVERSE2_UNSCORED}
+    assert set(ARGOVERSE2_CLASS_MAP.values()) <= set(DETECTION_CLASSES)
 
 
 @pytest.mark.parametrize("name", sorted(known_rigs()))

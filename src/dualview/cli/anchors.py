@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not len(boxes):
         raise ConfigError("the recordings hold no box that counts: check data.max_range and min_lidar_points")
     count = arguments.count or config.decoder.num_anchors
-    save_anchors(kmeans_anchors(boxes, count, recipe.seed), arguments.out)
+    reach = config.decoder.anchor_range
+    save_anchors(kmeans_anchors(boxes, count, recipe.seed, spiral_range=reach), arguments.out)
     print(f"{count} anchors from {len(boxes)} boxes: {arguments.out}")
     return 0

@@ -25,6 +25,10 @@ NUSCENES_CLASSES = (
 NUSCENES_CAMERAS = (
     "CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT",
 )  # fmt: skip
+ARGOVERSE2_CAMERAS = (
+    "ring_front_center", "ring_front_right", "ring_front_left", "ring_side_right", "ring_side_left", "ring_rear_right",
+    "ring_rear_left",
+)  # fmt: skip
 
 Matrix4 = tuple[
     tuple[float, float, float, float],

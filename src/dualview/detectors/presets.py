@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dualview.detectors import bev_presets, bevformer_presets, lidar_presets
-from dualview.detectors.config import NUSCENES_CAMERAS, BackboneConfig, DetectorConfig
+from dualview.detectors.config import ARGOVERSE2_CAMERAS, NUSCENES_CAMERAS, BackboneConfig, DetectorConfig
 from dualview.detectors.detector import Settings
 from dualview.detectors.oracle import OracleConfig
 from dualview.errors import ConfigError
@@ -20,6 +20,7 @@ from dualview.networks.conditional_random_field_depth import DepthFieldConfig
 from dualview.networks.decoder_config import DecoderConfig
 from dualview.networks.lift_splat import DepthBins
 from dualview.networks.perspective_refinement import PerspectiveRefinementConfig
+from dualview.scene.class_maps import ARGOVERSE2_CLASSES
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,38 @@ def _perspective_only(config: DetectorConfig, name: str) -> DetectorConfig:
 
 def _bev_only(config: DetectorConfig, name: str) -> DetectorConfig:
     return replace(config, name=name, decoder=replace(config.decoder, use_perspective=False))
+
+
+def _argoverse2(config: DetectorConfig, name: str, image_size: tuple[int, int]) -> DetectorConfig:
+    """Argoverse 2's cameras, classes and reach: anchors to 152.4 m, of which those on the map (51.2 m) also read the map."""
+    return replace(
+        config,
+        name=name,
+        image_size=image_size,
+        decoder=replace(config.decoder, class_count=len(ARGOVERSE2_CLASSES), anchor_range=152.4),
+        class_names=ARGOVERSE2_CLASSES,
+        camera_names=ARGOVERSE2_CAMERAS,
+    )
+
+
+def _argoverse2_r50() -> DetectorConfig:
+    """DualViewDistill's sizes for Argoverse 2 (published configuration): the stride-16 level is lifted, 1800 anchors."""
+    config = replace(
+        _r50(),
+        bev=BevBranchConfig(image_stride=16),
+        decoder=DecoderConfig(num_anchors=1800, num_temporal=1200, class_count=len(ARGOVERSE2_CLASSES)),
+        class_names=ARGOVERSE2_CLASSES,
+        max_tracks=500,
+    )
+    return _argoverse2(config, "dualview-r50-argoverse2", (640, 960))
+
+
+def _argoverse2_tiny() -> DetectorConfig:
+    """The tiny detector for Argoverse 2; without the centre head, whose peaks would take anchors from far away."""
+    tiny = _tiny()
+    decoder = replace(tiny.decoder, num_anchors=384, num_temporal=224)
+    config = replace(tiny, decoder=decoder, center_head=None)
+    return _argoverse2(config, "dualview-tiny-argoverse2", (192, 288))
 
 
 def _bevnext_r50() -> DetectorConfig:
@@ -159,6 +192,16 @@ PRESETS: dict[str, Preset] = {
         Preset("bevdepth4d-r50", "BEVDepth4D, ResNet-50, two keyframes", bev_presets.bevdepth4d_r50),
         Preset("bevformer-lite", "BEVFormer, EfficientNet-Lite0", bevformer_presets.bevformer_lite),
         Preset("bevformer-tiny", "BEVFormer-tiny as published, ResNet-50", bevformer_presets.bevformer_tiny),
+        Preset(
+            "dualview-r50-argoverse2",
+            "BEV to 51.2 m + perspective to 150 m, ResNet-50, Argoverse 2's cameras and classes",
+            _argoverse2_r50,
+        ),
+        Preset(
+            "dualview-tiny-argoverse2",
+            "the same for CPUs and small computers, EfficientNet-Lite0",
+            _argoverse2_tiny,
+        ),
         Preset(
             "dualview-bevnext-r50",
             "BEV + perspective, ResNet-50, BEVNeXt's branch: depth field, fused history, refinement",

@@ -11,7 +11,7 @@ import yaml
 
 from dualview.errors import ConfigError
 from dualview.evaluation.protocol_checks import check_values
-from dualview.scene.class_maps import WAYMO_CLASS_MAP
+from dualview.scene.class_maps import ARGOVERSE2_CLASSES, WAYMO_CLASS_MAP
 
 _VEHICLES = ("car", "truck", "bus", "trailer", "construction_vehicle")
 # detected but not tracked in nuScenes
@@ -87,11 +87,30 @@ def waymo_protocol() -> Protocol:
     )
 
 
-_NAMED = {"nuscenes": Protocol, "waymo": waymo_protocol}
+def argoverse2_protocol() -> Protocol:
+    """Argoverse 2's 26 classes to 150 m at 2 Hz (every fifth labelled sweep), average precision over the whole of precision and recall,
+    velocity and attribute errors set to 1 since they aren't scored there. What differs from Argoverse's own tool: true-positive errors are
+    averaged over recall as nuScenes does, its 150 m are in the plane, and nothing is filtered by the map."""
+    ranges = dict.fromkeys(ARGOVERSE2_CLASSES, 150.0)
+    return Protocol(
+        name="argoverse2",
+        class_ranges=ranges,
+        tracking_ranges=ranges,
+        undefined_errors={},
+        min_recall=0.0,
+        min_precision=0.0,
+        max_boxes=100 * len(ranges),
+        range_bins=((0.0, 50.0), (50.0, 100.0), (100.0, 150.0)),
+        keyframe_interval_s=0.5,
+        constant_errors={"vel_err": 1.0, "attr_err": 1.0},
+    )
+
+
+_NAMED = {"nuscenes": Protocol, "waymo": waymo_protocol, "argoverse2": argoverse2_protocol}
 
 
 def load_protocol(name_or_path: str | Path = "nuscenes") -> Protocol:
-    """A protocol by name (nuscenes, waymo), or one from a YAML file whose keys are the fields of `Protocol` (absent = nuScenes').
+    """A protocol by name (nuscenes, waymo, argoverse2), or from a YAML file whose keys are the fields of `Protocol` (absent = nuScenes').
     A file that lists class_ranges but no tracking_ranges tracks the same classes, without those that nuScenes doesn't track.
 
     Raises ConfigError naming the wrong key.

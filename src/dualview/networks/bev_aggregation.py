@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.keypoints import FIXED_KEYPOINTS, KeypointGenerator
-from dualview.ops.deformable_aggregation import deformable_aggregation
+from dualview.ops.deformable_aggregation import OUTSIDE, deformable_aggregation
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class BevAggregation(nn.Module):
 
     Own keypoints, of which x and y count; one softmax over the keypoints of a group; no camera embedding.
     Outside the map the features are zero; with `validity_mask` an instance that has no keypoint on the map is
-    left exactly as it is, instead of receiving the output layer's bias.
+    left exactly as it is, whatever the map holds, instead of receiving the output layer's bias and, within half a
+    cell of the edge, a part of the outermost cells.
     """
 
     def __init__(
@@ -58,6 +59,9 @@ class BevAggregation(nn.Module):
     def forward(self, features: Tensor, anchors: Tensor, embedding: Tensor, bev: BevView) -> Tensor:
         """features, embedding [B, N, C], anchors [B, N, 11] in the frame of the map."""
         locations = bev.grid.normalized(self.keypoints(anchors, features))  # [B, N, K, 2]
+        on_map = ((locations >= 0) & (locations <= 1)).all(-1).any(-1, keepdim=True)  # [B, N, 1]
+        if self.validity_mask:
+            locations = torch.where(on_map.unsqueeze(-1), locations, OUTSIDE)
         logits = self.weights(features + embedding)
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         weights = logits.unflatten(-1, (self.keypoints.count, self.groups)).softmax(2)
@@ -69,6 +73,5 @@ class BevAggregation(nn.Module):
         )
         output = self.output_projection(gathered)
         if self.validity_mask:
-            on_map = ((locations >= 0) & (locations <= 1)).all(-1).any(-1)  # [B, N]
-            output = output * on_map.unsqueeze(-1)
+            output = torch.where(on_map, output, 0.0)
         return features + output

@@ -83,7 +83,9 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig, anchors: Tensor | None = None) -> None:
         super().__init__()
         self.config = config
-        anchors = spiral_anchors(config.num_anchors) if anchors is None else anchors.float()
+        if anchors is None:
+            anchors = spiral_anchors(config.num_anchors, config.anchor_range)
+        anchors = anchors.float()
         if tuple(anchors.shape) != (config.num_anchors, STATE_SIZE):
             raise ValueError(
                 f"anchors must be [{config.num_anchors}, {STATE_SIZE}], got {list(anchors.shape)}"

@@ -14,7 +14,8 @@ from dualview.networks.reference_quirks import ReferenceQuirks
 class DecoderConfig:
     """Sizes of the instance decoder; the defaults are Sparse4Dv3's with DualViewDistill's two views.
 
-    num_anchors: instances a frame (N); num_temporal: how many of them are remembered (M).
+    num_anchors: instances a frame (N); num_temporal: how many of them are remembered (M). anchor_range (m): the disc
+    over which untrained anchors are spread.
     num_single_frame_layers: layers before the remembered instances join. perspective_residual "cat" gives the
     feed-forward block (aggregated, features), twice as wide (released Sparse4Dv3 weights), "add" their sum.
     camera_count: needed only without camera_embedding. id_threshold: class probability at which an instance
@@ -27,6 +28,7 @@ class DecoderConfig:
     num_levels: int = 4
     num_anchors: int = 900
     num_temporal: int = 600
+    anchor_range: float = 55.0
     num_layers: int = 6
     num_single_frame_layers: int = 1
     feedforward_dims: int = 1024
@@ -61,6 +63,8 @@ class DecoderConfig:
                 f"num_temporal {self.num_temporal} must lie between 1 and num_anchors - 1 = "
                 f"{self.num_anchors - 1}"
             )
+        if self.anchor_range <= 0:
+            raise ValueError(f"anchor_range {self.anchor_range:g} must be above zero")
         if not 1 <= self.num_single_frame_layers <= self.num_layers:
             raise ValueError(
                 f"num_single_frame_layers {self.num_single_frame_layers} must lie between 1 and "

@@ -3,7 +3,9 @@
 JPEGs are decoded at the smallest DCT scale that is still at least as large as the network needs, so that a 1600x900 image for a
 352-wide network costs a sixteenth of the pixels. A lens that distorts is undone by one table per camera that reads the decoded image
 at the network's pixels. Geometry: scale so that the image covers the network's size, keep the middle of the width
-and the bottom of the height (the top is sky), as Sparse4D and BEVDet do in testing.
+and the bottom of the height (the top is sky), as Sparse4D and BEVDet do in testing. An upright image (Argoverse 2's front
+camera, 1550x2048) under a landscape network keeps the middle of the height: its bottom half ends at the horizon, above
+which all that is far away rises.
 """
 
 from __future__ import annotations
@@ -37,10 +39,13 @@ class ImageMapping:
 
     @staticmethod
     def covering(source: tuple[int, int], target: tuple[int, int]) -> ImageMapping:
-        """The mapping of a (height, width) source that covers a (height, width) target; bottom and middle are kept."""
+        """The mapping of a (height, width) source that covers a (height, width) target; the middle of the width and the bottom of the
+        height are kept, of an upright image for a target that isn't the middle of both."""
         scale = max(target[0] / source[0], target[1] / source[1])
         height, width = max(round(source[0] * scale), target[0]), max(round(source[1] * scale), target[1])
-        return ImageMapping((height, width), height - target[0], (width - target[1]) // 2)
+        upright = source[0] > source[1] and target[0] <= target[1]
+        spare = height - target[0]
+        return ImageMapping((height, width), spare // 2 if upright else spare, (width - target[1]) // 2)
 
     def intrinsics(self, calibration: CameraCalibration) -> np.ndarray:
         """Intrinsics [3, 3] float64 of the network image, edge convention (see `SurroundFrame`)."""

@@ -32,11 +32,13 @@ def training_boxes(drives: Sequence[DriveSummary], data: DataSettings) -> np.nda
     return np.concatenate(parts) if parts else np.zeros((0, 6), np.float32)
 
 
-def kmeans_anchors(boxes: np.ndarray, count: int, seed: int = 0, mirrored: bool = False) -> Tensor:
+def kmeans_anchors(
+    boxes: np.ndarray, count: int, seed: int = 0, mirrored: bool = False, spiral_range: float = 55.0
+) -> Tensor:
     """Anchors [count, 11]: cluster centres, the mean size of all boxes, heading along +x, standing still.
 
     boxes [M, 6]. mirrored: count each box also mirrored left to right and front to back, as BEV augmentation
-    shows them. With fewer different boxes than anchors, an even spiral gives the rest.
+    shows them. With fewer different boxes than anchors, an even spiral of `spiral_range` (m) gives the rest.
     """
     from sklearn.cluster import KMeans
 
@@ -47,7 +49,7 @@ def kmeans_anchors(boxes: np.ndarray, count: int, seed: int = 0, mirrored: bool 
     if len(centers) > _MOST_BOXES:
         centers = centers[random.choice(len(centers), _MOST_BOXES, replace=False)]
     distinct = len(np.unique(centers.round(2), axis=0))
-    anchors = spiral_anchors(count)
+    anchors = spiral_anchors(count, spiral_range)
     clusters = min(count, distinct)
     if clusters:
         found = KMeans(clusters, n_init=1, random_state=seed).fit(centers).cluster_centers_

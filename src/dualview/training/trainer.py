@@ -102,7 +102,7 @@ def initial_detector(
             raise ConfigError(
                 "the training drives hold no box that counts: check data.max_range and min_lidar_points"
             )
-        anchors = kmeans_anchors(boxes, count, recipe.seed, mirrored)
+        anchors = kmeans_anchors(boxes, count, recipe.seed, mirrored, config.decoder.anchor_range)
         tell(f"{count} anchors from {len(boxes)} boxes")
     elif count and recipe.anchors != "preset":
         anchors = load_anchors(Path(recipe.anchors).expanduser(), count)

@@ -21,7 +21,7 @@ DETECTION_CLASSES = (
 class LabelledBoxes:
     """The labels of one keyframe as a dataset gives them: M boxes in the world frame.
 
-    classes: names of DETECTION_CLASSES; instances: the dataset's names of the objects; center, size (length,
+    classes: names of `class_names`; instances: the dataset's names of the objects; center, size (length,
     width, height) [M, 3] m, yaw [M] rad, velocity [M, 3] m/s (NaN unknown); num_points [M] (-1 unknown);
     visibility [M] in 0..1 (NaN unknown); attributes: names for each box.
     """
@@ -35,10 +35,11 @@ class LabelledBoxes:
     num_points: np.ndarray
     visibility: np.ndarray
     attributes: list[list[str]] = field(default_factory=list)
+    class_names: tuple[str, ...] = DETECTION_CLASSES
 
     def annotations(self, stamp_ns: int, track_ids: dict[str, int]) -> Annotations:
         """As ground truth at a time. `track_ids` numbers the instances as they first appear, and grows."""
-        labels = [DETECTION_CLASSES.index(name) for name in self.classes]
+        labels = [self.class_names.index(name) for name in self.classes]
         numbers = [track_ids.setdefault(name, len(track_ids)) for name in self.instances]
         boxes = Boxes3D(
             center=torch.tensor(self.center, dtype=torch.float64),
@@ -52,7 +53,7 @@ class LabelledBoxes:
         return Annotations(
             stamp_ns=stamp_ns,
             boxes=boxes,
-            class_names=DETECTION_CLASSES,
+            class_names=self.class_names,
             instance_ids=tuple(self.instances),
             num_lidar_points=torch.tensor(self.num_points, dtype=torch.int64),
             visibility=torch.tensor(self.visibility, dtype=torch.float32),
