@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-maps", metavar="DIR",
                         help="for oracles that read label maps: what `dualview label-maps` made of the recordings")  # fmt: skip
     parser.add_argument(
-        "--protocol", default="nuscenes", help="'nuscenes', or a YAML file with other classes and ranges"
+        "--protocol", default="nuscenes", help="nuscenes, waymo, argoverse2, or a YAML file with other classes and ranges"
     )
     parser.add_argument("--keyframe-interval", type=float, metavar="S",
                         help="score keyframes at least so far apart, s (nuScenes: 0.5; default: all)")  # fmt: skip
