@@ -52,7 +52,7 @@ def recording_views(
         for closed in iterate_frames(bag, rig):
             if not isinstance(closed, ClosedFrame):
                 continue
-            preprocessor = preprocessor or ImagePreprocessor(_drawing_size(closed, width))
+            preprocessor = preprocessor or ImagePreprocessor(drawing_size(closed, width))
             first = closed.stamp_ns if first is None else first
             wanted = stamps is None or closed.stamp_ns in stamps
             try:
@@ -74,7 +74,7 @@ def recording_views(
                 )
 
 
-def _drawing_size(closed: ClosedFrame, width: int) -> tuple[int, int]:
+def drawing_size(closed: ClosedFrame, width: int) -> tuple[int, int]:
     """(height, width) of the pictures: the shape of the first camera with a calibration, even numbers."""
     shapes = [c.calibration.height / c.calibration.width for c in closed.cameras if c.calibration]
     return 2 * round(width * (shapes[0] if shapes else 9 / 16) / 2), width

@@ -102,6 +102,15 @@ class LabelMaps:
         folder = self.folder_of(recording)
         return torch.zeros(0, dtype=torch.int64) if folder is None else self._stamps[folder]
 
+    def examples(self, count: int) -> list[BevLabel]:
+        """At most `count` labels, evenly spread over all recordings and frames; the same for the same folder."""
+        frames = [
+            (folder, stamp) for folder in sorted(self._stamps) for stamp in self._stamps[folder].tolist()
+        ]
+        count = min(count, len(frames))
+        chosen = [frames[round((i + 0.5) * len(frames) / count - 0.5)] for i in range(count)]
+        return [_read_label(folder, stamp) for folder, stamp in chosen]
+
     def sparse(
         self, recording: str | Path, stamp_ns: int, working_from_ego: Tensor | None = None
     ) -> BevLabel | None:
@@ -114,8 +123,7 @@ class LabelMaps:
         nearest = int((stamps - stamp_ns).abs().argmin())
         if abs(int(stamps[nearest]) - stamp_ns) > _SAME_NS:
             return None
-        tensors = read_file(folder / f"{int(stamps[nearest])}.safetensors")
-        label = BevLabel(tensors["cells"].long(), tensors["features"], tensors["points"].float())
+        label = _read_label(folder, int(stamps[nearest]))
         return label if working_from_ego is None else warp_cells(label, self.grid, working_from_ego)
 
     def dense(
@@ -124,6 +132,11 @@ class LabelMaps:
         """The same as a map."""
         sparse = self.sparse(recording, stamp_ns, working_from_ego)
         return None if sparse is None else dense_label(sparse, self.grid)
+
+
+def _read_label(folder: Path, stamp_ns: int) -> BevLabel:
+    tensors = read_file(folder / f"{stamp_ns}.safetensors")
+    return BevLabel(tensors["cells"].long(), tensors["features"], tensors["points"].float())
 
 
 def open_label_maps(folder: str | Path, grid: BevGrid) -> LabelMaps:

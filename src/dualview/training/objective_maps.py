@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from dualview.detectors.checkpoint import DISTILLATION_PREFIX
 from dualview.detectors.detector import Settings
 from dualview.detectors.inputs import DetectorInputs
 from dualview.detectors.prediction import Prediction
@@ -29,6 +31,7 @@ from dualview.training.recipe import Recipe
 from dualview.training.samples import FrameView, TrainingBatch
 
 EXTRA = "label_maps"
+LAST = "last.ckpt"  # of a run's folder
 _PATIENCE = 50  # batches from the start without any label until it is said
 
 
@@ -167,6 +170,24 @@ def build_map_objective(
     with torch.random.fork_rng(devices=[]):  # the detector's own weights stay those of its base
         torch.manual_seed(recipe.seed)
         return MapDistillation(maps, channels, section.weight, tell)
+
+
+def load_distillation_head(folder: Path) -> nn.Linear:
+    """The head that a run trained beside its detector, from its last.ckpt. Raises ConfigError if there is none."""
+    path = folder / LAST
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder} holds no {LAST}: name the folder of a training run, which keeps the distillation head"
+        )
+    kept = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    own = {
+        name.split(DISTILLATION_PREFIX)[1]: v for name, v in kept.items() if f".{DISTILLATION_PREFIX}" in name
+    }
+    if set(own) != {"weight", "bias"}:
+        raise ConfigError(f"{path} holds no distillation head: its recipe had no map_distillation")
+    head = nn.Linear(own["weight"].shape[1], own["weight"].shape[0])
+    head.load_state_dict(own)
+    return head.eval().requires_grad_(False)
 
 
 def _tell_coverage(maps: LabelMaps, recipe: Recipe, tell: Callable[[str], None]) -> None:
