@@ -19,8 +19,8 @@ from dualview.training.depthwise import QuickDepthwise
 from dualview.training.frozen import freeze, keep_statistics
 from dualview.training.lightning import lightning
 from dualview.training.losses import match_many, nearest_depth
-from dualview.training.module import learning_rate_factor
 from dualview.training.recipe import OptimizerSettings, recipe_from_dict
+from dualview.training.schedule import learning_rate_factor
 from dualview.training.stream_state import StreamState, from_plain, to_plain
 from dualview.training.trainer import train
 
@@ -102,6 +102,22 @@ def test_the_schedule_warms_up_and_cools_down() -> None:
         and factors[100] == pytest.approx(1e-3)
     )
     assert all(a > b for a, b in pairwise(factors[10:]))
+
+
+def test_the_schedules_of_published_detectors() -> None:
+    """Steps as BEVDet's and TiG-BEV's (24 epochs, a tenth at 19 and 23), one cycle as CenterPoint's (1e-4, 1e-3, 1e-8)."""
+    steps = OptimizerSettings(warmup_steps=10, warmup_from=1e-3, schedule="steps", decay_at=(19 / 24, 23 / 24))
+    factors = [learning_rate_factor(step, 240, steps) for step in range(240)]
+    assert factors[0] == pytest.approx(1e-3) and factors[5] == pytest.approx(0.5005)
+    assert factors[10:190] == [1.0] * 180
+    assert factors[190:230] == pytest.approx([0.1] * 40) and factors[230:] == pytest.approx([0.01] * 10)
+    cycle = OptimizerSettings(learning_rate=1e-3, schedule="cyclic", final_factor=1e-5)
+    factors = [learning_rate_factor(step, 100, cycle) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1) and factors[40] == 1.0 and factors[100] == pytest.approx(1e-5)
+    assert factors[20] == pytest.approx(0.55) and factors[70] == pytest.approx(0.5, abs=1e-4)
+    for wrong in ({"schedule": "steps"}, {"decay_at": (0.5,)}, {"schedule": "steps", "decay_at": (1.5,)}):
+        with pytest.raises(ValueError, match="decay_at"):
+            OptimizerSettings(**wrong)
 
 
 def test_pretrained_efficientnet_lite_is_the_published_network() -> None:

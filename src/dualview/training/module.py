@@ -32,9 +32,8 @@ from dualview.training.losses import LossPlan
 from dualview.training.objectives import Objective
 from dualview.training.recipe import OptimizerSettings, Recipe
 from dualview.training.samples import TrainingBatch
+from dualview.training.schedule import learning_rate_factor
 from dualview.training.stream_state import StreamState, from_plain, map_tensors, to_plain
-
-_WARM_UP_FROM = 1 / 3  # of the learning rate
 
 
 class TrainingDivergedError(DualViewError):
@@ -267,13 +266,6 @@ def is_finite(prediction: Prediction) -> bool:
     if prediction.bev is not None and prediction.bev.depth_logits is not None:
         judged.append(prediction.bev.depth_logits)
     return bool(torch.stack([value.isfinite().all() for value in judged]).all())
-
-
-def learning_rate_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
-    """Factor on the learning rate: linear warm-up from a third, times a cosine from 1 down to `final_factor`."""
-    warm = min(1.0, _WARM_UP_FROM + (1 - _WARM_UP_FROM) * step / max(settings.warmup_steps, 1))
-    cosine = 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
-    return warm * (settings.final_factor + (1 - settings.final_factor) * cosine)
 
 
 def parameter_groups(

@@ -138,7 +138,9 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """AdamW with linear warm-up from a third and a cosine down to `final_factor` of the rate.
+    """AdamW. schedule "cosine": linear warm-up over `warmup_steps` from `warmup_from` of the rate, then half a cosine down
+    to `final_factor` of it. "steps": the same warm-up, then a tenth of the rate at each of `decay_at` (fractions of the
+    run). "cyclic": from a tenth up to the rate at 40 % of the run, then down to `final_factor`, without warm-up.
 
     backbone_factor, neck_factor, bev_factor: on the rates of the image backbone, of the feature pyramid and of the BEV
     branch. clip: largest L2 norm of the gradient. ema: decay of the averaged weights that are saved (0 = none).
@@ -153,9 +155,17 @@ class OptimizerSettings:
     final_factor: float = 1e-3
     clip: float = 25.0
     ema: float = 0.999
+    schedule: Literal["cosine", "steps", "cyclic"] = "cosine"
+    warmup_from: float = 1 / 3
+    decay_at: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _positive(self, "learning_rate", "clip")
+        _fraction(self, "warmup_from")
+        if (self.schedule == "steps") != bool(self.decay_at) or any(not 0 < at < 1 for at in self.decay_at):
+            raise ValueError(
+                f"decay_at {list(self.decay_at)} must name fractions of the run for schedule 'steps', and nothing otherwise"
+            )
         if not 0.0 <= self.ema < 1.0:
             raise ValueError(f"ema {self.ema} must lie in 0..1, 1 left out")
 
@@ -240,11 +250,11 @@ class Recipe:
 
 
 def known_recipes() -> dict[str, Path]:
-    """Name -> file of all recipes that come with the package."""
+    """Name -> file of all recipes that come with the package; in sub-folders, "nuscenes/bevdet_r50"."""
     found: dict[str, Path] = {}
     for folder in find_directories("config/recipes"):
-        for file in sorted(folder.glob("*.yaml")):
-            found.setdefault(file.stem, file)
+        for file in sorted(folder.rglob("*.yaml")):
+            found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), file)
     return found
 
 
