@@ -90,15 +90,15 @@ class LidarObjective(Objective):
             )
 
     def losses(self, prediction: Prediction, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Terms "tig/...", "ray/..." and "response" (see `distillation_losses`). Samples without a LiDAR point teach
-        nothing.
+        """Terms "tig/...", "ray/..." and "response" (see `distillation_losses`). Samples without a LiDAR point, or without
+        3D labels, teach nothing.
         """
         assert prediction.bev is not None
         clouds = batch.inputs.points if self._teacher is not None else None
-        taught = torch.tensor(
-            [bool(depth.any()) for depth in batch.depth] if clouds is None else [len(c) > 0 for c in clouds]
-        )
-        if not bool(taught.any()) and not self._told:
+        seen = [bool(d.any()) for d in batch.depth] if clouds is None else [len(c) > 0 for c in clouds]
+        boxed = batch.boxed or (True,) * len(seen)  # where boxes aren't known, foreground isn't either
+        taught = torch.tensor([has and known for has, known in zip(seen, boxed, strict=True)])
+        if not any(seen) and not self._told:
             self._told = True
             self._tell(f"no LiDAR in any of {'; '.join(batch.sources)}: the teacher can't teach there")
         # Without any LiDAR in the batch: all terms and all gradients are there, and are zero.

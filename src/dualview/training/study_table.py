@@ -44,13 +44,15 @@ def paired_difference(row: Sequence[float], baseline: Sequence[float]) -> Paired
 
 
 def look_up(metrics: Mapping[str, Any], path: str) -> float:
-    """The number at a dotted path of metrics.json. Raises KeyError naming the path."""
+    """The number at a dotted path of metrics.json, NaN where it says null (mRR of a detector that sees nothing). Raises
+    KeyError naming the path.
+    """
     value: Any = metrics
     for key in path.split("."):
         if not isinstance(value, Mapping) or key not in value:
             raise KeyError(f"metrics.json has no {path}")
         value = value[key]
-    return float(value)
+    return math.nan if value is None else float(value)
 
 
 def study_table(

@@ -1,0 +1,112 @@
+"""Recipes of published rows: found by name in their folder, whole, and what their papers say."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+from students import CAMERAS
+
+from dualview.cli import main
+from dualview.errors import ConfigError
+from dualview.training.objective_lidar import StudentMap
+from dualview.training.recipe import known_recipes, load_recipe
+from dualview.training.study import load_study
+
+NUSCENES = sorted(name for name in known_recipes() if name.startswith("nuscenes/"))
+IMAGES, BALANCED = 28_130, 123_580  # keyframes of the train split; with class-balanced repetition
+
+
+def test_recipes_are_found_in_sub_folders(capsys: pytest.CaptureFixture) -> None:
+    assert len(NUSCENES) >= 18
+    assert main(["train", "nuscenes/bevdet_r50_tig", "--check"]) == 0
+    assert "method: tig-bev" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="did you mean 'nuscenes/bevdet_r50_tig'"):
+        load_recipe("nuscenes/bevdet_r50_tgi")
+
+
+@pytest.mark.parametrize("name", NUSCENES)
+def test_batches_schedules_and_teachers(name: str) -> None:
+    recipe = load_recipe(name)
+    config = recipe.detector_config()
+    camera = config.lidar is None
+    batch = recipe.batch_size * recipe.devices
+    assert batch == {"bevformer": 8, "centerpoint": 32}.get(name.split("/")[1].split("_")[0], 64)
+    epochs = [recipe.steps * batch / count for count in (IMAGES, BALANCED)]
+    assert any(abs(e - whole) < 0.05 for e in epochs for whole in (20, 24)), epochs
+    assert recipe.augmentation.corruption is None or name.endswith("_corrupted")
+    assert recipe.data.train == ("nuscenes/train",) and recipe.data.rig == "nuscenes"
+    if camera:
+        assert config.image_size == (
+            (512, 1408) if "r101" in name else (450, 800) if "bevformer" in name else (256, 704)
+        )
+        assert ("resnet101" if "r101" in name else "resnet50") == config.image_backbone_name
+    section = recipe.lidar_distillation
+    assert ("tig" in name or "rayd3d" in name) == (section is not None and section.settings.needs_teacher)
+    if section is not None and section.settings.needs_teacher:
+        teacher = load_recipe(f"nuscenes/{Path(str(section.teacher)).parent.name}").detector_config()
+        student = StudentMap.of(config)
+        assert student is not None and teacher.class_names == config.class_names
+        assert (student.grid == teacher.bev_grid) == ("bevformer" not in name)
+        # Depth is supervised once, and as the published code of the family does it.
+        assert recipe.losses.lift_depth == 0 or config.lift is None
+
+
+def test_studies_of_distillation_change_the_teacher_alone() -> None:
+    for name, count in (("tig", 4), ("tig_bevdet", 5), ("rayd3d", 5)):
+        study = load_study(name, {"lidar_distillation.teacher": "mine.safetensors"})
+        recipes = {row: study.recipe_of(row, 1, ["a.mcap"]) for row in study.rows}
+        assert len(recipes) == count and recipes["base"].lidar_distillation is None
+        with_teacher = {
+            row
+            for row, r in recipes.items()
+            if r.lidar_distillation and r.lidar_distillation.settings.needs_teacher
+        }
+        depth_only = {"base", "absolute_depth", "inner_depth"} if name.startswith("tig") else {"base"}
+        assert with_teacher == set(recipes) - depth_only
+        assert all(recipes[row].lidar_distillation.teacher == "mine.safetensors" for row in with_teacher)
+        assert (
+            len(
+                {
+                    (r.steps, r.batch_size, r.losses, r.data, r.clips, str(r.overrides), r.model)
+                    for r in recipes.values()
+                }
+            )
+            == 1
+        )
+        (grid,) = {StudentMap.of(r.detector_config()).grid for r in recipes.values()}
+        assert grid == load_recipe("centerpoint_coarse").detector_config().bev_grid
+        parts = [r.lidar_distillation and r.lidar_distillation.settings for r in recipes.values()]
+        assert len({str(p) for p in parts}) == count
+    inner = load_study("tig").recipe_of("inner_feature", 0, ["a"]).lidar_distillation.settings
+    assert inner.inner_depth is None and inner.inner_feature is not None and inner.absolute_depth == 0
+    rays = load_study("rayd3d").recipe_of("contrastive", 0, ["a"]).lidar_distillation.settings.rays
+    assert rays.weighted_weight == 0 and rays.contrastive_weight == 1
+
+
+def test_the_dry_run_tries_a_recipe(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small here; at full size it is a tool."""
+    tool = Path(__file__).parents[2] / "tools" / "dry_run.py"
+    spec = importlib.util.spec_from_file_location("dry_run", tool)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "dry_run", module)
+    spec.loader.exec_module(module)
+    small = [
+        "bev.grid",
+        "bev.depth_bins",
+        "bev.depth_channels",
+        "bev.context_channels",
+        "bev.encoder_channels",
+        "bev.out_channels",
+    ]
+    changes = [
+        f"overrides.{key}={CAMERAS[key]}"
+        for key in (*small, "backbone.name", "backbone.widths", "neck_channels", "image_size")
+    ]
+    arguments = [item for change in changes for item in ("--set", change)]
+    assert module.main(["nuscenes/bevdepth4d_r50", "--set", "augmentation.bev=null", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "nuscenes/bevdepth4d_r50: ok, map [1, 8, 16, 16]" in printed and "tig/absolute_depth" in printed
