@@ -20,10 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Build what is missing and say what there is."""
-    from dualview.training.data_module import prepare_drives
+    from dualview.training.labelled_drives import training_drives
 
     recipe = recipe_from(arguments)
-    drives = prepare_drives(recipe, recipe.detector_config(), print)
+    drives = training_drives(recipe, recipe.detector_config(), print)
     labelled = sum(int(drive.labelled.sum()) for drive in drives)
     print(f"{len(drives)} drives, {sum(map(len, drives))} frames, {labelled} labelled")
     return 0

@@ -116,7 +116,9 @@ def labelled_in_2d(
                 f"none of the {stored.image_count} images of {name} with 2D labels is in a frame that training keeps: raise "
                 "data.max_rate to the cameras' rate"
             )
-        result = replace(result, drive=replace(result.drive, labelled=in_frames.any(1), only_2d=True))
+        result = replace(
+            result, drive=replace(result.drive, labelled=np.asarray(in_frames.any(1)), only_2d=True)
+        )
     if settings.depth is not None and stored.image_count:
         try:
             store = depth_store(drive.source, settings)
