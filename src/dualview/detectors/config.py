@@ -56,7 +56,7 @@ class DetectorConfig:
     """A detector, from pixels to tracks.
 
     name: of the preset that it comes from. image_size: (height, width) px that the network works at. bev
-    None: perspective view only. dense_depth_levels: pyramid levels with an auxiliary depth output (0 = none).
+    None: perspective view only. neck_blocks: residual blocks on each pyramid level. dense_depth_levels: pyramid levels with an auxiliary depth output (0 = none).
     center_head: a dense head on the BEV map, an auxiliary task whose peaks may start instances (None = none).
     class_names: what the labels mean. track_threshold: class probability at which an instance with an id is
     reported. max_tracks: the most that are reported. camera_names: the rig that it was trained on, for
@@ -67,6 +67,7 @@ class DetectorConfig:
     name: str
     image_size: tuple[int, int] = (256, 704)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    neck_blocks: int = 0
     bev: BevBranchConfig | None = field(default_factory=BevBranchConfig)
     oracle: OracleConfig | None = None
     dense_depth_levels: int = 3

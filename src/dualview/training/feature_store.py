@@ -1,0 +1,157 @@
+"""What a frozen backbone says of every stored frame, kept beside the drive: most of a training step's time on a CPU is the
+backbone, and a frozen one says the same each time.
+
+A drive's folder gains one file a level, `features-<key>-<stride>.f16` (float16 [F, N, C, h, w]); the key is made of the
+backbone's name, weights and precision, so another backbone never reads them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualview.detectors.detector import Detector
+from dualview.detectors.inputs import DetectorInputs, normalize_images
+from dualview.detectors.prediction import Prediction
+from dualview.errors import BagError, ConfigError
+from dualview.networks.image_backbone import ImageBackbone
+from dualview.training.drive_store import Drive, DriveSummary
+from dualview.training.objectives import Objective, SampleNeeds
+from dualview.training.recipe import Recipe
+from dualview.training.samples import FrameView, TrainingBatch
+
+EXTRA = "image_features"
+
+
+@dataclass(frozen=True)
+class FeatureFiles:
+    """Where the maps of a backbone lie: its key, and for each level stride and channels."""
+
+    key: str
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]
+
+    def of(self, drive: Drive) -> list[tuple[Path, tuple[int, ...]]]:
+        """File and shape [F, N, C, h, w] of each level of a drive."""
+        height, width = drive.info["image_size"]
+        counts = len(drive), drive.info["cameras"]
+        return [
+            (drive.folder / f"features-{self.key}-{stride}.f16", (*counts, channels, height // stride, width // stride))
+            for stride, channels in zip(self.strides, self.channels, strict=True)
+        ]
+
+    def complete(self, drive: Drive) -> bool:
+        """Whether every level is there, whole."""
+        return all(path.is_file() and path.stat().st_size == 2 * np.prod(shape) for path, shape in self.of(drive))
+
+
+@dataclass(frozen=True)
+class FeatureReader:
+    """The maps of a sample's images, float16 [1, N, C, h, w] a level."""
+
+    files: FeatureFiles
+
+    def __call__(self, view: FrameView) -> list[Tensor]:
+        maps = []
+        for path, shape in self.files.of(Drive(view.drive.folder)):
+            stored = np.memmap(path, np.float16, "r", shape=shape)
+            maps.append(torch.from_numpy(np.array(stored[view.request.frame]))[None])
+        return maps
+
+
+class KnownFeatures(Objective):
+    """No objective but an input: the frozen backbone's maps from the store."""
+
+    def __init__(self, files: FeatureFiles) -> None:
+        super().__init__()
+        self._files = files
+
+    @property
+    def needs(self) -> SampleNeeds:
+        """The maps of every sample."""
+        return SampleNeeds(readers=((EXTRA, FeatureReader(self._files)),))
+
+    def complete(self, inputs: DetectorInputs, batch: TrainingBatch) -> DetectorInputs:
+        """`inputs.image_features`."""
+        levels = zip(*batch.extras[EXTRA], strict=True)
+        return replace(inputs, image_features=tuple(torch.cat(level).float() for level in levels))
+
+    def losses(self, prediction: Prediction, batch: TrainingBatch) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+
+def backbone_key(backbone: ImageBackbone, precision: str) -> str:
+    """What tells two backbones apart, in 16 hexadecimal digits."""
+    digest = hashlib.sha256(f"{backbone.strides} {precision}".encode())
+    for name, value in sorted(backbone.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def known_features(
+    recipe: Recipe, detector: Detector, drives: Sequence[DriveSummary], tell: Callable[[str], None]
+) -> KnownFeatures | None:
+    """What `recipe.cache_features` asks for: the store of all drives, filled where it isn't. None if it doesn't ask.
+
+    Raises ConfigError if the backbone isn't frozen as a whole, or the detector has none; BagError if the disk is full.
+    """
+    if not recipe.cache_features:
+        return None
+    backbone = detector.image_backbone
+    if backbone is None or not detector.takes_known_features:
+        raise ConfigError(f"{detector.config.name} can't start from a backbone's maps: leave cache_features out")
+    learning = sum(p.requires_grad for p in backbone.parameters())
+    if learning:
+        raise ConfigError(
+            f"cache_features needs the whole backbone frozen, but {learning} of its tensors learn: raise freeze_stages"
+        )
+    files = FeatureFiles(backbone_key(backbone, recipe.precision), backbone.strides, backbone.channels)
+    missing = [drive for drive in drives if not files.complete(Drive(drive.folder))]
+    if missing:
+        tell(f"the backbone's maps of {sum(map(len, missing))} frames of {len(missing)} drives are computed once")
+    was_training = backbone.training
+    backbone.eval()
+    for number, summary in enumerate(missing):
+        store_features(Drive(summary.folder), backbone, files, recipe.precision)
+        if (number + 1) % 10 == 0:
+            tell(f"{number + 1} of {len(missing)} drives")
+    backbone.train(was_training)
+    return KnownFeatures(files)
+
+
+@torch.inference_mode()
+def store_features(drive: Drive, backbone: ImageBackbone, files: FeatureFiles, precision: str) -> None:
+    """Write the maps of one drive; the files get their names when all of them are whole. Raises BagError if they can't be."""
+    levels = files.of(drive)
+    written = [path.with_name(f".{path.name}.{os.getpid()}.partial") for path, _ in levels]
+    device = next(backbone.parameters()).device
+    try:
+        stored = [np.memmap(path, np.float16, "w+", shape=s) for path, (_, s) in zip(written, levels, strict=True)]
+        for index in range(len(drive)):
+            images = normalize_images(drive.frame(index).frame.images.to(device))
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                maps = backbone(images.contiguous(memory_format=torch.channels_last))
+            for target, found in zip(stored, maps, strict=True):
+                target[index] = found.float().clamp(-6e4, 6e4).half().cpu().numpy()
+        for target, temporary, (path, _) in zip(stored, written, levels, strict=True):
+            target.flush()
+            os.replace(temporary, path)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise BagError(
+            f"the backbone's maps of {drive.folder.name} can't be written: "
+            + ("no room left, make room, set data.cache to another disk, or leave cache_features out" if full else str(error))
+        ) from error
+    finally:
+        for temporary in written:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,108 @@
+"""A frozen backbone's maps, computed once: the detector sees the same as if the backbone had run."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dualview.detectors.checkpoint import build_detector, load_checkpoint, save_checkpoint
+from dualview.detectors.inputs import normalize_images
+from dualview.errors import ConfigError
+from dualview.training.data_module import StreamingData
+from dualview.training.feature_store import backbone_key, known_features
+from dualview.training.frozen import freeze
+from dualview.training.labelled_drives import training_drives
+from dualview.training.recipe import recipe_from_dict
+from dualview.training.trainer import initial_detector, train
+
+PLAIN = {"image": None, "photometric": None, "grid_mask": None, "camera_dropout": 0.0}
+
+
+@pytest.fixture
+def frozen(small_recipe: dict, tmp_path: Path) -> dict:
+    """A recipe whose whole backbone is frozen."""
+    start = tmp_path / "start.safetensors"
+    # No proposals: an untrained heatmap is a plain, whose peaks another rounding would move.
+    center = {**small_recipe["overrides"]["center_head"], "proposals": 0}
+    overrides = {**small_recipe["overrides"], "neck_blocks": 1, "center_head": center}
+    config = recipe_from_dict({**small_recipe, "overrides": overrides}).detector_config()
+    save_checkpoint(build_detector(config, seed=5), start)
+    content = {k: v for k, v in small_recipe.items() if k not in ("model", "overrides")}
+    return {
+        **content, "model": "dualview-tiny", "start_from": str(start), "freeze_stages": 4, "augmentation": PLAIN, "steps": 3,
+        "data": {**content["data"], "cache": str(tmp_path / "cache")},
+    }  # fmt: skip
+
+
+def built(content: dict, told: list[str]):
+    """Detector, its known features, and a batch of the recipe."""
+    recipe = recipe_from_dict({**content, "cache_features": True})
+    config = recipe.detector_config()
+    drives = training_drives(recipe, config)
+    detector = initial_detector(recipe, config, drives, told.append)
+    freeze(detector.image_backbone.body, recipe.freeze_stages)
+    known = known_features(recipe, detector, drives, told.append)
+    return detector, known, next(iter(StreamingData(recipe, config, drives, known.needs).train_dataloader()))
+
+
+def test_the_detector_sees_what_its_backbone_would_say(frozen, tmp_path):
+    told: list[str] = []
+    detector, known, batch = built(frozen, told)
+    assert any("maps of" in line and "computed once" in line for line in told)
+    inputs = replace(batch.inputs, images=normalize_images(batch.inputs.images))
+    completed = known.complete(inputs, batch)
+    detector.eval()
+    with torch.no_grad():
+        for ours, maps in zip(completed.image_features, detector.image_backbone(inputs.images.flatten(0, 1)), strict=True):
+            assert ours.flatten(0, 1).shape == maps.shape
+            assert torch.allclose(ours.flatten(0, 1), maps, rtol=2e-3, atol=1e-4)  # float16
+        one, other = (detector(given, detector.initial_memory()) for given in (completed, inputs))
+        blind = replace(inputs, image_features=tuple(torch.zeros_like(m) for m in completed.image_features))
+        none = detector(blind, detector.initial_memory())
+    scale = other.bev.features.abs().max()
+    assert (one.bev.features - other.bev.features).abs().max() < 0.01 * scale
+    assert (none.bev.features - other.bev.features).abs().max() > 0.1 * scale
+
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("features-*")}
+    assert len(before) == 3 * 3  # drives and levels
+    told.clear()
+    built(frozen, told)
+    assert not any("computed once" in line for line in told)
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("features-*")}
+
+
+def test_half_a_file_is_written_anew(frozen, tmp_path):
+    built(frozen, [])
+    damaged = sorted((tmp_path / "cache").rglob("features-*"))[0]
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])
+    built(frozen, [])
+    assert damaged.read_bytes() == whole
+
+
+def test_a_run_learns_from_known_features(frozen, tmp_path):
+    result = train(recipe_from_dict({**frozen, "cache_features": True}), tmp_path / "run", progress_bar=False)
+    assert result.steps == 3 and all(math.isfinite(value) for value in result.losses.values())
+    start, end = (load_checkpoint(p) for p in (frozen["start_from"], result.weights))
+    moved = [n for n, value in end.named_parameters() if not torch.equal(value, start.get_parameter(n))]
+    assert any(n.startswith("feature_pyramid.blocks") for n in moved)
+    assert not any(n.startswith("image_backbone") for n in moved)
+
+
+def test_what_does_not_fit_is_refused(frozen, tmp_path):
+    with pytest.raises(ConfigError, match="raise freeze_stages"):
+        train(recipe_from_dict({**frozen, "cache_features": True, "freeze_stages": 2}), tmp_path / "run", progress_bar=False)
+    with pytest.raises(ConfigError, match=r"set augmentation.image to null"):
+        recipe_from_dict({**frozen, "cache_features": True, "augmentation": {**PLAIN, "image": {}}})
+
+
+def test_another_backbone_has_another_key(frozen):
+    config = recipe_from_dict(frozen).detector_config()
+    one, other = (build_detector(config, seed).image_backbone for seed in (1, 2))
+    assert backbone_key(one, "fp32") == backbone_key(one, "fp32")
+    assert len({backbone_key(one, "fp32"), backbone_key(other, "fp32"), backbone_key(one, "bf16")}) == 3
+    with torch.no_grad():
+        next(one.parameters()).view(-1)[0] += 1e-3
+    assert backbone_key(one, "fp32") != backbone_key(build_detector(config, 1).image_backbone, "fp32")
