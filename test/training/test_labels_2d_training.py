@@ -237,9 +237,15 @@ def test_a_process_without_boxes_counts_as_the_others_do(
         torch.distributed.destroy_process_group()
 
 
-def test_a_joint_run_that_is_cut_off_goes_on_exactly(joint: dict, tmp_path: Path) -> None:
+def test_a_joint_run_that_is_cut_off_goes_on_exactly(
+    joint: dict, small_recipe: dict, drives: Path, target_drive: Path, tmp_path: Path
+) -> None:
+    """And `dualview train RECIPE source=... target=...` is that run."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump({**small_recipe, "data": {**small_recipe["data"], "train": []}}))
+    changes = [f"source={drives}", f"target={target_drive}", "steps=7", "checkpoint_every=3", "batch_size=3"]
+    assert main(["train", str(file), *changes, "--out", str(tmp_path / "whole"), "--quiet"]) == 0
     recipe = recipe_from_dict({**joint, "steps": 7, "checkpoint_every": 3, "batch_size": 3})
-    train(recipe, tmp_path / "whole", tell=quiet, progress_bar=False)
     with pytest.raises(Cut):
         train(recipe, tmp_path / "cut", tell=quiet, callbacks=(CutsAfter(5),), progress_bar=False)
     train(recipe, tmp_path / "cut", resume=True, tell=quiet, progress_bar=False)

@@ -9,10 +9,13 @@ import pytest
 import yaml
 
 from dualview.cli import main
+from dualview.detectors.checkpoint import save_checkpoint
 from dualview.errors import ConfigError
-from dualview.training.study import known_studies, load_study
+from dualview.training.recipe import recipe_from_dict
+from dualview.training.study import Study, known_studies, load_study
 from dualview.training.study_run import StudyError, StudyFolder, read_scores, run_study
 from dualview.training.study_table import look_up, paired_difference, study_table
+from dualview.training.trainer import initial_detector
 
 
 @pytest.mark.parametrize("name", sorted(known_studies()))
@@ -110,3 +113,49 @@ def test_a_study_runs_and_goes_on(small_recipe: dict, drives: Path, tmp_path: Pa
     (place.run("plain", 3) / "report" / "metrics.json").unlink()
     with pytest.raises(StudyError, match=r"plain-3: dualview (train|evaluate) failed"):
         run_study(study, place.root, bags[:2], [str(tmp_path / "absent.mcap")], tell=told.append)
+
+
+def test_a_fine_tuning_study_starts_from_a_checkpoint_and_scores_two_cities(
+    small_recipe: dict, drives: Path, target_drive: Path, tmp_path: Path
+) -> None:
+    plain = recipe_from_dict({**small_recipe, "anchors": "preset"})
+    weights = tmp_path / "before.safetensors"
+    save_checkpoint(initial_detector(plain, plain.detector_config(), [], lambda line: None), weights)
+    recipe, file = tmp_path / "small.yaml", tmp_path / "study.yaml"
+    recipe.write_text(yaml.safe_dump({**small_recipe, "steps": 2}))
+    rows = {"before": {}, "2d": {"data.train": []}, "joint": {}}
+    content = {"recipe": str(recipe), "rows": rows, "baseline": "before", "unchanged": "before", "seeds": [0],
+               "metrics": ["mAP", "source:mAP"], "evaluate": ["--pictures", "0"]}  # fmt: skip
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    changes = {"start_from": str(weights), "labels_2d.train": [str(target_drive)]}
+    study, place = load_study(str(file), changes), StudyFolder(tmp_path / "out")
+    bags = sorted(str(p) for p in drives.glob("*.mcap"))
+    assert study.recipe_of("2d", 0, bags[:1]).data.train == () and study.test_sets == ("source",)
+    assert study.recipe_of("joint", 0, bags[:1]).data.train == (bags[0],)
+
+    def run(test: list[str], also: dict, which: Study = study) -> dict:
+        return run_study(which, place.root, bags[:1], test, tell=lambda line: None, also=also)
+
+    with pytest.raises(ConfigError, match="reports source:mAP: name these drives with --also source=BAGS"):
+        run(bags[1:2], {})
+    with pytest.raises(
+        ConfigError, match=r"labelled.mcap would be trained on and scored: give --test .* labels_2d.train"
+    ):
+        run([str(target_drive)], {"source": bags[2:]})
+    with pytest.raises(ConfigError, match=r"drive0.mcap would be trained on and scored: give --also source="):
+        run(bags[1:2], {"source": bags[:1]})
+    with pytest.raises(ConfigError, match="name it with --set start_from=WEIGHTS"):
+        run(bags[1:2], {"source": bags[2:]}, load_study(str(file)))
+
+    # what was scored before counts: left is the untrained row on the test drives
+    for row, name in (("before", "source"), ("2d", ""), ("2d", "source"), ("joint", ""), ("joint", "source")):
+        place.metrics(row, 0, name).parent.mkdir(parents=True)
+        place.metrics(row, 0, name).write_text(json.dumps({"mAP": 0.25 if name else 0.5}))
+    command = ["study", str(file), "--train", bags[0], "--test", bags[1], "--also", f"source={bags[2]}"]
+    command += ["--set", f"start_from={weights}", "--set", f"target={target_drive}", "--out", str(place.root)]
+    assert main(command) == 0
+    assert "| joint | 1 | 0.500 | 0.250 |" in (place.root / "table.md").read_text()
+    scores = read_scores(study, place)
+    assert scores["joint"] == {0: {"mAP": 0.5, "source:mAP": 0.25}}
+    assert scores["before"][0]["mAP"] < 0.25 and not (place.run("before", 0) / "weights.safetensors").exists()
+    assert weights.name in (place.report("before", 0) / "metrics.json").read_text()

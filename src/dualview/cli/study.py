@@ -18,6 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", nargs="+", metavar="BAG", required=True, help="drives to train on")
     parser.add_argument("--test", nargs="+", metavar="BAG", required=True, help="other drives, to score")
     parser.add_argument(
+        "--also", action="append", default=[], metavar="NAME=BAGS",
+        help="a further test set, a folder or pattern, for metrics called NAME:... (repeatable); only the set called transductive may hold "
+        "drives whose 2D labels were used",
+    )  # fmt: skip
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="change a key of the recipe in all rows, such as start_from=WEIGHTS or target=BAGS (repeatable)",
+    )  # fmt: skip
+    parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the study (default: studies/<study>)"
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default 1)")
@@ -28,16 +37,23 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from dualview.errors import ConfigError
     from dualview.training.bag_index import find_recordings
+    from dualview.training.recipe import parse_changes
     from dualview.training.study import load_study
     from dualview.training.study_run import run_study
     from dualview.training.study_table import study_table
 
     if arguments.jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {arguments.jobs}")
-    study = load_study(arguments.study)
+    study = load_study(arguments.study, parse_changes(arguments.set))
     folder = arguments.out or Path("studies") / Path(arguments.study).stem
     train, test = ([str(p) for p in find_recordings(bags)] for bags in (arguments.train, arguments.test))
-    scores = run_study(study, folder, train, test, arguments.jobs)
+    also: dict[str, list[str]] = {}
+    for given in arguments.also:
+        name, sign, pattern = given.partition("=")
+        if not (name and sign and pattern):
+            raise ConfigError(f"--also '{given}' isn't NAME=BAGS, such as source=drives/city1_test")
+        also[name] = [*also.get(name, []), *(str(p) for p in find_recordings([pattern]))]
+    scores = run_study(study, folder, train, test, arguments.jobs, also=also)
     table = study_table(scores, study.baseline, study.metrics)
     (folder / "table.md").write_text(table, encoding="utf-8")
     print(table, end="")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from dualview.training.recipe import Recipe, load_recipe
 class Study:
     """recipe: name or file that all rows start from. changes: laid over it in all rows, by dotted path. rows:
     name -> further changes. baseline: the row that the others are compared with, seed by seed. seeds: of
-    weights and of the order of clips. metrics: dotted paths into metrics.json. evaluate: further arguments of
-    `dualview evaluate`.
+    weights and of the order of clips. metrics: dotted paths into metrics.json; "source:NDS" is NDS on the further test set
+    that the command names "source". evaluate: further arguments of `dualview evaluate`. unchanged: a row that isn't
+    trained: what `start_from` is before.
     """
 
     recipe: str
@@ -30,17 +32,30 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     metrics: tuple[str, ...] = ("mAP", "NDS", "AMOTA")
     evaluate: tuple[str, ...] = ()
+    unchanged: str | None = None
 
     def __post_init__(self) -> None:
         if self.baseline not in self.rows:
             raise ValueError(f"baseline '{self.baseline}' is none of the rows {', '.join(self.rows)}")
+        if self.unchanged is not None and self.unchanged not in self.rows:
+            raise ValueError(f"unchanged '{self.unchanged}' is none of the rows {', '.join(self.rows)}")
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError(f"seeds {list(self.seeds)} must name each seed once")
 
     def recipe_of(self, row: str, seed: int, drives: list[str]) -> Recipe:
-        """What one run trains. Raises ConfigError naming a wrong key of the study."""
-        changes: dict[str, Any] = {**self.changes, **(self.rows[row] or {}), "seed": seed}
-        return load_recipe(self.recipe, {**changes, "data.train": drives})
+        """What one run trains: on `drives`, unless its row names others. Raises ConfigError naming a wrong key of the study."""
+        changes: dict[str, Any] = {
+            "data.train": drives,
+            **self.changes,
+            **(self.rows[row] or {}),
+            "seed": seed,
+        }
+        return load_recipe(self.recipe, changes)
+
+    @property
+    def test_sets(self) -> tuple[str, ...]:
+        """Names of the further test sets that the metrics ask for."""
+        return tuple(dict.fromkeys(name.partition(":")[0] for name in self.metrics if ":" in name))
 
     def runs(self) -> list[tuple[str, int]]:
         """(row, seed) of all runs: every row once, then again with the next seed, so that a study that is
@@ -58,8 +73,8 @@ def known_studies() -> dict[str, Path]:
     return found
 
 
-def load_study(name_or_path: str) -> Study:
-    """A study by name or path; all its recipes are checked. Raises ConfigError."""
+def load_study(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Study:
+    """A study by name or path, with `changes` laid over what all rows share; all its recipes are checked. Raises ConfigError."""
     path = Path(name_or_path).expanduser()
     if not path.is_file():
         studies = known_studies()
@@ -73,6 +88,7 @@ def load_study(name_or_path: str) -> Study:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} isn't YAML: {error}") from error
     study = from_dict(Study, content, path.name)
+    study = replace(study, changes={**study.changes, **(changes or {})})
     for row in study.rows:
         try:
             study.recipe_of(row, study.seeds[0], ["unknown"])

@@ -9,19 +9,22 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from dualview.errors import ConfigError, DualViewError
-from dualview.training.recipe import recipe_to_dict
+from dualview.training.bag_index import find_recordings
+from dualview.training.recipe import Recipe, recipe_to_dict
 from dualview.training.study import Study
 from dualview.training.study_table import look_up
 
 Scores = dict[str, dict[int, dict[str, float]]]
+TRANSDUCTIVE = "transductive"  # the one test set that may name drives whose 2D labels were used
 
 
 class StudyError(DualViewError):
@@ -38,9 +41,13 @@ class StudyFolder:
         """Folder of one run."""
         return self.root / f"{row}-{seed}"
 
-    def metrics(self, row: str, seed: int) -> Path:
-        """The scores of one run; there once it is finished."""
-        return self.run(row, seed) / "report" / "metrics.json"
+    def report(self, row: str, seed: int, test_set: str = "") -> Path:
+        """Folder of the scores of one run, on the test drives or on a further test set."""
+        return self.run(row, seed) / (f"report-{test_set}" if test_set else "report")
+
+    def metrics(self, row: str, seed: int, test_set: str = "") -> Path:
+        """The scores of one run; there once that test set was scored."""
+        return self.report(row, seed, test_set) / "metrics.json"
 
 
 def run_study(
@@ -50,19 +57,16 @@ def run_study(
     test_drives: Sequence[str],
     jobs: int = 1,
     tell: Callable[[str], None] = print,
+    also: Mapping[str, Sequence[str]] | None = None,
 ) -> Scores:
     """Train and score every row with every seed; scores[row][seed][metric].
 
-    jobs: runs at a time, each on its share of the cores. Raises ConfigError if a drive is in both sets,
-    StudyError naming the run that failed and its log.
+    jobs: runs at a time, each on its share of the cores. also: further test sets by name; all but "transductive" must be unseen.
+    Raises ConfigError if a drive is trained on and scored, or a test set or `start_from` is missing; StudyError naming the run that
+    failed and its log.
     """
-    both = sorted({_name(d) for d in train_drives} & {_name(d) for d in test_drives})
-    if both:
-        raise ConfigError(
-            f"{', '.join(both[:3])} would be trained on and scored: give --test drives that aren't in --train"
-        )
-    if not train_drives or not test_drives:
-        raise ConfigError("a study needs drives to train on and others to score: give --train and --test")
+    also = also or {}
+    _check_drives(study, train_drives, test_drives, also)
     place = StudyFolder(folder)
     runs = study.runs()
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -71,8 +75,15 @@ def run_study(
     def one(run: tuple[str, int]) -> None:
         nonlocal done
         row, seed = run
-        if not place.metrics(row, seed).is_file():
-            _train_and_score(study, place, row, seed, train_drives, test_drives, threads)
+        recipe = study.recipe_of(row, seed, list(train_drives))
+        sets = {"": test_drives, **also}
+        missing = {
+            name: drives for name, drives in sets.items() if not place.metrics(row, seed, name).is_file()
+        }
+        if missing:
+            weights = _weights(study, recipe, place, row, seed, threads)
+            for name, drives in missing.items():
+                _score(study, recipe, weights, place.report(row, seed, name), name, drives, threads)
         done += 1
         tell(f"[{done}/{len(runs)}] {row}, seed {seed}")
 
@@ -82,41 +93,77 @@ def run_study(
     return read_scores(study, place)
 
 
+def _check_drives(
+    study: Study, train_drives: Sequence[str], test_drives: Sequence[str], also: Mapping[str, Sequence[str]]
+) -> None:
+    """Raises ConfigError as `run_study` does."""
+    if not train_drives or not test_drives:
+        raise ConfigError("a study needs drives to train on and others to score: give --train and --test")
+    absent = [name for name in study.test_sets if name not in also]
+    if absent:
+        raise ConfigError(
+            f"the study reports {', '.join(m for m in study.metrics if m.partition(':')[0] in absent)}: name these drives with "
+            f"--also {absent[0]}=BAGS"
+        )
+    recipes = [study.recipe_of(row, study.seeds[0], list(train_drives)) for row in study.rows]
+    if study.unchanged is not None and recipes[0].start_from is None:
+        raise ConfigError("the study starts from a trained checkpoint: name it with --set start_from=WEIGHTS")
+    labelled = {
+        path for r in recipes if r.labels_2d is not None for path in find_recordings(r.labels_2d.train)
+    }
+    seen = {_name(d) for d in train_drives} | {str(path) for path in labelled}
+    for name, drives in {"test": test_drives, **also}.items():
+        both = sorted({_name(d) for d in drives} & seen)
+        if both and name != TRANSDUCTIVE:
+            flag = "--test" if name == "test" else f"--also {name}="
+            raise ConfigError(
+                f"{', '.join(both[:3])} would be trained on and scored: give {flag} drives that aren't in --train, nor in "
+                "labels_2d.train"
+            )
+
+
 def read_scores(study: Study, place: StudyFolder) -> Scores:
     """The scores of all runs that are finished."""
     scores: Scores = {row: {} for row in study.rows}
     for row, seed in study.runs():
-        path = place.metrics(row, seed)
-        if path.is_file():
-            metrics = json.loads(path.read_text())
-            scores[row][seed] = {name: look_up(metrics, name) for name in study.metrics}
+        paths = {name: place.metrics(row, seed, name) for name in ("", *study.test_sets)}
+        if all(path.is_file() for path in paths.values()):
+            found = {name: json.loads(path.read_text()) for name, path in paths.items()}
+            scores[row][seed] = {metric: _look_up(found, metric) for metric in study.metrics}
     return scores
 
 
-def _train_and_score(
-    study: Study,
-    place: StudyFolder,
-    row: str,
-    seed: int,
-    train_drives: Sequence[str],
-    test_drives: Sequence[str],
-    threads: int,
-) -> None:
+def _look_up(found: Mapping[str, Mapping[str, Any]], metric: str) -> float:
+    """A metric of the study in the metrics.json of its test set."""
+    name, colon, path = metric.partition(":")
+    return look_up(found[name], path) if colon else look_up(found[""], metric)
+
+
+def _weights(study: Study, recipe: Recipe, place: StudyFolder, row: str, seed: int, threads: int) -> str:
+    """The weights of a run, trained now if they aren't there."""
     folder = place.run(row, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = study.recipe_of(row, seed, list(train_drives))
+    if row == study.unchanged:
+        return str(Path(str(recipe.start_from)).expanduser())
     recipe_file = folder / "study_recipe.yaml"
     recipe_file.write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     resume = ["--resume"] if (folder / "last.ckpt").exists() else []
     _command(["train", str(recipe_file), "--out", str(folder), "--quiet", *resume], folder, threads)
-    weights = str(folder / "weights.safetensors")
-    # Written beside and renamed, so that a report is whole or not there.
-    partial = folder / "report.partial"
+    return str(folder / "weights.safetensors")
+
+
+def _score(
+    study: Study, recipe: Recipe, weights: str, report: Path, name: str, drives: Sequence[str], threads: int
+) -> None:
+    """Score a run on one test set. Written beside and renamed, so that a report is whole or not there."""
+    target = name in ("", TRANSDUCTIVE) and recipe.labels_2d is not None
+    rig = (recipe.labels_2d.rig if target and recipe.labels_2d is not None else None) or recipe.data.rig
+    partial = report.with_name(f"{report.name}.partial")
     _command(
-        ["evaluate", *test_drives, "--weights", weights, "--report", str(partial), "--rig", recipe.data.rig,
-         *study.evaluate], folder, threads,
+        ["evaluate", *drives, "--weights", weights, "--report", str(partial), "--rig", rig, *study.evaluate],
+        report.parent, threads,
     )  # fmt: skip
-    partial.rename(folder / "report")
+    partial.rename(report)
 
 
 def _command(arguments: list[str], folder: Path, threads: int) -> None:
