@@ -112,6 +112,27 @@ def test_an_augmented_sample_shows_the_same_pixels_and_depths_as_the_plain_one(s
     assert len(plain.truth.labels) == 5  # one of six has no LiDAR point
 
 
+def test_together_images_are_mirrored_exactly_when_the_map_is(summaries) -> None:
+    """The side of a box that a camera sees lies on the side of the image on which the mirrored world has it: rays turn to the
+    left in the working frame as they do in the image, whatever was drawn."""
+
+    def handedness(sample) -> float:
+        """The sign of (image right, image down, away) as directions of the working frame."""
+        directions = torch.linalg.inv(sample.inputs.image_from_working[0, 0])[:3, :3]
+        return float(torch.linalg.det(directions).sign())
+
+    plain = handedness(FrameDataset(summaries, PLAIN, DataSettings())[requests(1)[0]])
+    found: dict[str, set[tuple[bool, bool]]] = {}
+    for mirror in ("apart", "together"):
+        loud = AugmentationSettings(photometric=None, grid_mask=None, camera_dropout=0.0, mirror=mirror)
+        dataset = FrameDataset(summaries, loud, DataSettings())
+        samples = [dataset[FrameRequest(0, 4, (0, 1, clip), 0)] for clip in range(24)]
+        mirrored = [float(torch.linalg.det(s.inputs.image_augmentation[0, 0])) < 0 for s in samples]
+        found[mirror] = set(zip(mirrored, [handedness(s) == plain for s in samples], strict=True))
+    assert found["together"] == {(False, True), (True, True)}
+    assert len(found["apart"]) == 4
+
+
 def test_a_batch_says_where_clips_begin(summaries) -> None:
     dataset = FrameDataset(summaries, PLAIN, DataSettings())
     batch = collate([dataset[requests(2)[1]], dataset[FrameRequest(1, 3, (0, 0, 1), 0)]])

@@ -95,6 +95,9 @@ class ClipSettings:
 class AugmentationSettings:
     """null turns one off. camera_dropout: probability that a clip lacks one camera. corruption: RoboBEV's corruptions, off
     unless asked for ({} = with the defaults): a detector that trained with them isn't surprised by them in evaluation.
+    mirror: "apart" mirrors images and BEV map each by its own draw, as published; "together" mirrors the images exactly
+    when the map is mirrored, as in a mirrored world. Apart, the side of a car that one sees doesn't tell any more where it
+    heads; with few drives to learn from, headings and velocities need "together".
     """
 
     image: ImageAugmentationSettings | None = field(default_factory=ImageAugmentationSettings)
@@ -103,6 +106,7 @@ class AugmentationSettings:
     grid_mask: GridMaskSettings | None = field(default_factory=GridMaskSettings)
     camera_dropout: float = 0.05
     corruption: CorruptionAugmentationSettings | None = None
+    mirror: Literal["apart", "together"] = "apart"
 
     def __post_init__(self) -> None:
         _fraction(self, "camera_dropout")
@@ -225,6 +229,8 @@ class Recipe:
         if self.cache_features:
             changing = {"image", "photometric", "grid_mask", "corruption", "camera_dropout"}
             on = sorted(name for name in changing if getattr(self.augmentation, name))
+            if self.augmentation.mirror == "together":
+                raise ValueError("cache_features can't mirror images: set augmentation.mirror to apart, and no flips in augmentation.bev")
             if on:
                 raise ValueError(
                     f"cache_features keeps what the backbone says of unchanged images: set augmentation.{on[0]} to "

@@ -152,6 +152,8 @@ class ClipDraw:
             image = ImageAugmentation.draw(random, frame.image_size, settings.image)
         if settings.bev is not None:
             bev = BevAugmentation.draw(random, settings.bev)
+        if settings.mirror == "together" and bev.mirrors != image.mirrors:
+            image = image.mirrored(frame.image_size)
         cameras = len(frame.images)
         if settings.photometric is not None:
             looks = [Photometric.draw(random, settings.photometric) for _ in range(cameras)]

@@ -58,6 +58,11 @@ class BevAugmentation:
         flip = torch.tensor([-1.0 if flip_x else 1.0, -1.0 if flip_y else 1.0, 1.0], dtype=torch.float64)
         return BevAugmentation(scale * flip.diag() @ turn)
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether left and right change places (both axes mirrored is half a turn)."""
+        return bool(torch.linalg.det(self.matrix) < 0)
+
     @staticmethod
     def draw(random: np.random.Generator, settings: BevAugmentationSettings) -> BevAugmentation:
         """A random one."""

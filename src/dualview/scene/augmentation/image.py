@@ -86,6 +86,17 @@ class ImageAugmentation:
         rotate = math.radians(random.uniform(-settings.rotate, settings.rotate))
         return ImageAugmentation.of(image_size, resize, offset, flip, rotate)
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether left and right change places."""
+        return bool(torch.linalg.det(self.augmented_from_original) < 0)
+
+    def mirrored(self, image_size: tuple[int, int]) -> ImageAugmentation:
+        """This one, and then left for right, for images of (height, width)."""
+        mirror = torch.eye(3, dtype=torch.float64)
+        mirror[0, 0], mirror[0, 2] = -1.0, float(image_size[1])
+        return ImageAugmentation(mirror @ self.augmented_from_original)
+
     def pixels(self, points: Tensor) -> Tensor:
         """Where the pixels [..., 2] of the original lie in the augmented image."""
         matrix = self.augmented_from_original.to(points.dtype)
