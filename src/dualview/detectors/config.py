@@ -56,18 +56,19 @@ class DetectorConfig:
     """A detector, from pixels to tracks.
 
     name: of the preset that it comes from. image_size: (height, width) px that the network works at. bev
-    None: perspective view only. neck_blocks: residual blocks on each pyramid level. dense_depth_levels: pyramid levels with an auxiliary depth output (0 = none).
-    center_head: a dense head on the BEV map, an auxiliary task whose peaks may start instances (None = none).
-    class_names: what the labels mean. track_threshold: class probability at which an instance with an id is
-    reported. max_tracks: the most that are reported. camera_names: the rig that it was trained on, for
-    information. oracle: what the BEV map is made of in place of images (None: of images). working_from_ego: the frame inside the network, for imported weights that were trained in
-    another frame than the ego frame (rigid, 4x4).
+    None: perspective view only. neck_blocks: residual blocks on each pyramid level, fine to coarse.
+    dense_depth_levels: pyramid levels with an auxiliary depth output (0 = none). center_head: a dense head
+    on the BEV map, an auxiliary task whose peaks may start instances (None = none). class_names: what the
+    labels mean. track_threshold: class probability at which an instance with an id is reported. max_tracks:
+    the most that are reported. camera_names: the rig that it was trained on, for information. oracle: what
+    the BEV map is made of in place of images (None: of images). working_from_ego: the frame inside the
+    network, for imported weights that were trained in another frame than the ego frame (rigid, 4x4).
     """
 
     name: str
     image_size: tuple[int, int] = (256, 704)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
-    neck_blocks: int = 0
+    neck_blocks: tuple[int, ...] = ()
     bev: BevBranchConfig | None = field(default_factory=BevBranchConfig)
     oracle: OracleConfig | None = None
     dense_depth_levels: int = 3

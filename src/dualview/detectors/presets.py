@@ -35,16 +35,18 @@ class Preset:
 def _tiny() -> DetectorConfig:
     return DetectorConfig(
         name="dualview-tiny",
-        image_size=(128, 352),
+        image_size=(160, 448),
         backbone=BackboneConfig("tf_efficientnet_lite0", (8, 16, 32)),
+        neck_blocks=(1, 1),
         bev=BevBranchConfig(
             grid=BevGrid.centered(51.2, 0.8),
             depth_bins=DepthBins(1.0, 55.0, 1.0),
             image_stride=8,
             depth_channels=64,
-            depth_blocks=1,
+            depth_blocks=2,
             pooled_context=False,
             deformable=False,
+            ground_features=16,
             context_channels=64,
             preprocess_blocks=0,
             encoder_channels=(64, 96, 128),

@@ -13,12 +13,12 @@ class FeaturePyramid(nn.Module):
 
     in_channels: of the backbone's maps, fine to coarse. All outputs have `out_channels`. No norm and no
     activation, with biases, as in the common detectors. outputs: how many of the finest levels are given (None:
-    all). blocks: residual blocks on each of them, for a backbone that stays frozen (it needs a neck that can learn:
-    arXiv 2204.00484).
+    all). blocks: residual blocks on each of them, fine to coarse, none on those left out; for a backbone that stays
+    frozen, which needs a neck that can learn (arXiv 2204.00484).
     """
 
     def __init__(
-        self, in_channels: tuple[int, ...], out_channels: int, outputs: int | None = None, blocks: int = 0
+        self, in_channels: tuple[int, ...], out_channels: int, outputs: int | None = None, blocks: tuple[int, ...] = ()
     ) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(channels, out_channels, 1) for channels in in_channels)
@@ -27,11 +27,12 @@ class FeaturePyramid(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
         self.blocks = nn.ModuleList(
-            nn.Sequential(*(ResidualBlock(out_channels, out_channels) for _ in range(blocks))) for _ in self.output
+            nn.Sequential(*(ResidualBlock(out_channels, out_channels) for _ in range(count)))
+            for count, _ in zip(blocks, self.output, strict=False)
         )
-        for pair in self.blocks:
-            for block in pair:
-                nn.init.zeros_(block.bn2.weight)  # a block begins as the identity
+        for block in self.blocks.modules():
+            if isinstance(block, ResidualBlock):
+                nn.init.zeros_(block.bn2.weight)  # it begins as the identity
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Maps [M, in_channels[i], h_i, w_i], fine to coarse -> maps [M, out_channels, h_i, w_i]."""
@@ -40,4 +41,6 @@ class FeaturePyramid(nn.Module):
             coarser = functional.interpolate(merged[level + 1], size=merged[level].shape[-2:], mode="nearest")
             merged[level] = merged[level] + coarser
         finished = [output(feature) for output, feature in zip(self.output, merged, strict=False)]
-        return [block(feature) for block, feature in zip(self.blocks, finished, strict=True)]
+        for level, block in enumerate(self.blocks):
+            finished[level] = block(finished[level])
+        return finished

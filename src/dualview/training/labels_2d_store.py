@@ -106,9 +106,8 @@ def _plain(calibration: CameraCalibration) -> dict[str, Any]:
 
 def _calibration(given: dict[str, Any]) -> CameraCalibration:
     arrays = ("intrinsics", "distortion", "rectified_intrinsics")
-    return CameraCalibration(
-        **{k: np.array(v) if k in arrays and v is not None else v for k, v in given.items()}
-    )
+    fields: dict[str, Any] = {k: np.array(v) if k in arrays and v is not None else v for k, v in given.items()}
+    return CameraCalibration(**fields)
 
 
 class LabelCache:

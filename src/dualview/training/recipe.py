@@ -46,7 +46,7 @@ class DataSettings:
 
     train: bag files, rosbag2 folders, folders full of recordings, or patterns such as
     drives/*.mcap; "~" and environment variables are filled in. rig: a rig's name or file. cache: folder where
-    drives are kept at network size (0.8 gigabytes for a thousand frames of 128x352). max_rate:
+    drives are kept at network size (0.8 gigabytes for a thousand frames of six 128x352 images). max_rate:
     frames per second that are kept. interpolate: frames between two annotated keyframes at most `max_gap` (s)
     apart get boxes in between. max_range (m) and min_lidar_points say which boxes count; a box whose points
     weren't counted counts if it isn't known to be hidden. broken: what to do with a recording that can't be
