@@ -34,7 +34,7 @@ from dualview.training.lidar_depth import Sweep, project_sweeps
 from dualview.training.module import DetectorTraining
 from dualview.training.objectives import build_objectives, joined_needs
 from dualview.training.recipe import Recipe, known_recipes, load_recipe, parse_changes
-from dualview.training.samples import TrainingBatch, collate, make_sample
+from dualview.training.samples import ClipDraw, TrainingBatch, collate, make_sample
 
 # nuScenes' six cameras: yaw of the optical axis, degrees; all 1.5 m high and 1.3 m from the middle.
 _YAWS = (0.0, -55.0, 55.0, 180.0, 110.0, -110.0)
@@ -99,8 +99,9 @@ def batch_at(
     """One vehicle's frame as training would have it, augmentation and all."""
     labelled, points = invented_frame(config, step, random)
     request = FrameRequest(0, step, (recipe.seed, 0, 0), step)
+    draw = ClipDraw.of(request, labelled.frame, recipe.augmentation)
     sample = make_sample(
-        labelled, request, "invented", recipe.augmentation, recipe.data, config.working_from_ego_matrix,
+        labelled, request, draw, "invented", recipe.augmentation, recipe.data, config.working_from_ego_matrix,
         points if with_points else None,
     )  # fmt: skip
     return collate([sample])

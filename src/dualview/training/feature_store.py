@@ -39,18 +39,19 @@ class FeatureFiles:
     strides: tuple[int, ...]
     channels: tuple[int, ...]
 
-    def of(self, drive: Drive) -> list[tuple[Path, tuple[int, ...]]]:
-        """File and shape [F, N, C, h, w] of each level of a drive."""
-        height, width = drive.info["image_size"]
-        counts = len(drive), drive.info["cameras"]
+    def of(self, drive: DriveSummary, image_size: tuple[int, int]) -> list[tuple[Path, tuple[int, ...]]]:
+        """File and shape [F, N, C, h, w] of each level of a drive whose images are (height, width)."""
+        height, width = image_size
+        shape = len(drive), drive.cameras
         return [
-            (drive.folder / f"features-{self.key}-{stride}.f16", (*counts, channels, height // stride, width // stride))
+            (drive.folder / f"features-{self.key}-{stride}.f16", (*shape, channels, height // stride, width // stride))
             for stride, channels in zip(self.strides, self.channels, strict=True)
         ]
 
-    def complete(self, drive: Drive) -> bool:
+    def complete(self, drive: DriveSummary, image_size: tuple[int, int]) -> bool:
         """Whether every level is there, whole."""
-        return all(path.is_file() and path.stat().st_size == 2 * np.prod(shape) for path, shape in self.of(drive))
+        levels = self.of(drive, image_size)
+        return all(path.is_file() and path.stat().st_size == 2 * np.prod(shape) for path, shape in levels)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class FeatureReader:
 
     def __call__(self, view: FrameView) -> list[Tensor]:
         maps = []
-        for path, shape in self.files.of(Drive(view.drive.folder)):
+        for path, shape in self.files.of(view.drive, view.inputs.image_size):
             stored = np.memmap(path, np.float16, "r", shape=shape)
             maps.append(torch.from_numpy(np.array(stored[view.request.frame]))[None])
         return maps
@@ -116,13 +117,14 @@ def known_features(
             f"cache_features needs the whole backbone frozen, but {learning} of its tensors learn: raise freeze_stages"
         )
     files = FeatureFiles(backbone_key(backbone, recipe.precision), backbone.strides, backbone.channels)
-    missing = [drive for drive in drives if not files.complete(Drive(drive.folder))]
+    size = detector.config.image_size
+    missing = [drive for drive in drives if not files.complete(drive, size)]
     if missing:
         tell(f"the backbone's maps of {sum(map(len, missing))} frames of {len(missing)} drives are computed once")
     was_training = backbone.training
     backbone.eval()
     for number, summary in enumerate(missing):
-        store_features(Drive(summary.folder), backbone, files, recipe.precision)
+        store_features(Drive(summary.folder), files.of(summary, size), backbone, recipe.precision)
         if (number + 1) % 10 == 0:
             tell(f"{number + 1} of {len(missing)} drives")
     backbone.train(was_training)
@@ -130,9 +132,12 @@ def known_features(
 
 
 @torch.inference_mode()
-def store_features(drive: Drive, backbone: ImageBackbone, files: FeatureFiles, precision: str) -> None:
-    """Write the maps of one drive; the files get their names when all of them are whole. Raises BagError if they can't be."""
-    levels = files.of(drive)
+def store_features(
+    drive: Drive, levels: Sequence[tuple[Path, tuple[int, ...]]], backbone: ImageBackbone, precision: str
+) -> None:
+    """Write the maps of one drive to `levels` (see `FeatureFiles.of`); the files get their names when all of them are whole.
+    Raises BagError if they can't be.
+    """
     written = [path.with_name(f".{path.name}.{os.getpid()}.partial") for path, _ in levels]
     device = next(backbone.parameters()).device
     try:

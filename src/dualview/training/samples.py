@@ -121,14 +121,14 @@ class FrameDataset(Dataset):
         opened = self._open(drive.folder)
         points = None if self._lidar is None else opened.cloud(request.frame, self._lidar)
         labelled = opened.frame(request.frame)
+        draw = ClipDraw.of(request, labelled.frame, self._augmentation)
         sample = make_sample(
-            labelled, request, drive.source, self._augmentation, self._data, self._working_from_ego, points
+            labelled, request, draw, drive.source, self._augmentation, self._data, self._working_from_ego, points
         )
         if drive.only_2d:
             sample = sample.without_boxes(self._depth_of_2d)
         if not self._readers:
             return sample
-        draw = ClipDraw.of(request, labelled.frame, self._augmentation)
         view = FrameView(drive, labelled, request, draw, self._working_from_ego, sample.inputs)
         return replace(sample, extras={name: reader(view) for name, reader in self._readers})
 
@@ -193,6 +193,7 @@ class ExtraReader(Protocol):
 def make_sample(
     labelled: LabelledFrame,
     request: FrameRequest,
+    draw: ClipDraw,
     source: str,
     augmentation: AugmentationSettings,
     data: DataSettings,
@@ -204,7 +205,6 @@ def make_sample(
     """
     ego_from_working = invert_rigid(working_from_ego)
     frame = labelled.frame
-    draw = ClipDraw.of(request, frame, augmentation)
     mask = frame.camera_mask.clone()
     if draw.dropped_camera is not None and int(mask.sum()) > 1:
         mask[draw.dropped_camera] = False
