@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--domain",
         default="default",
-        help="look of the world: default, shifted (also called city-b) or overcast (default %(default)s)",
+        help="look of the world: default, shifted (also called city-b), overcast or crowded (default %(default)s)",
     )
     parser.add_argument(
         "--image-size",

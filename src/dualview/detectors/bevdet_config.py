@@ -104,7 +104,7 @@ def check_tasks(head: CenterHeadConfig, class_names: tuple[str, ...]) -> None:
         raise ValueError(
             f"center_head.tasks {head.tasks} must hold the labels of all {len(class_names)} class_names once each"
         )
-    if head.proposals:
+    if head.proposals or head.evidence:
         raise ValueError(
-            "center_head.proposals start instances, which this detector doesn't have: set it to 0"
+            "center_head.proposals and center_head.evidence are for instances, which this detector doesn't have: set them to 0 and false"
         )

@@ -112,6 +112,11 @@ class DetectorConfig:
                 raise ValueError(
                     f"center_head.tasks names class {max(labels)} of {len(self.class_names)} classes"
                 )
+            if self.center_head.evidence and len(labels) < len(self.class_names):
+                raise ValueError(
+                    f"center_head.evidence needs a heatmap of every class: center_head.tasks holds {len(labels)} of "
+                    f"{len(self.class_names)}"
+                )
         if self.bev is not None and self.bev.image_stride not in self.backbone.strides:
             raise ValueError(
                 f"bev.image_stride {self.bev.image_stride} is none of the strides {self.backbone.strides}"

@@ -32,6 +32,7 @@ from dualview.geometry.rigid import invert_rigid
 from dualview.networks.bev_aggregation import BevView
 from dualview.networks.bev_branch import BevBranch, BevInstant, BevPrediction
 from dualview.networks.center_head import CenterHead, TaskPrediction, propose_anchors
+from dualview.networks.class_evidence import ClassEvidence
 from dualview.networks.decoder import Decoder, DecoderOutput
 from dualview.networks.denoising_queries import DenoisingQueries
 from dualview.networks.dense_depth import DenseDepth
@@ -77,6 +78,8 @@ class DualView(Detector):
             self.bev_branch = BevBranch(config.bev, channels, channels)
         self.decoder = Decoder(config.decoder, anchors)
         self.center_head = None if config.center_head is None else CenterHead(config.center_head, channels)
+        if config.center_head is not None and config.center_head.evidence:
+            self.decoder.start_from_what_is_known()
 
     # The network, on batches: what training calls.
 
@@ -145,12 +148,11 @@ class DualView(Detector):
         return self.bev_branch(features[level], vector, plan, instant)
 
     def find_centers(self, bev: BevPrediction | None) -> list[TaskPrediction]:
-        """The centre head's tasks; empty without a head, and in evaluation if no instance starts at its
-        peaks.
-        """
+        """The centre head's tasks; empty without a head, and in evaluation if the decoder takes nothing from it."""
         if self.center_head is None or bev is None:
             return []
-        if not self.training and not self.config.center_head.proposals:
+        head = self.config.center_head
+        if not self.training and not head.proposals and not head.evidence:
             return []
         return self.center_head(bev.features)
 
@@ -163,17 +165,19 @@ class DualView(Detector):
         denoising: DenoisingQueries | None = None,
         center: list[TaskPrediction] | None = None,
     ) -> DecoderOutput:
-        """Boxes, classes and the next memory. center: from `find_centers`, where instances may start."""
-        views = bev_view = proposals = None
+        """Boxes, classes and the next memory. center: from `find_centers`, where instances may start and what they may be."""
+        views = bev_view = proposals = evidence = None
         if center and self.config.center_head.proposals:
             proposals = propose_anchors(center, self.config.bev.grid, self.config.center_head.proposals)
+        if center and self.config.center_head.evidence:
+            evidence = ClassEvidence.of(center, self.config.center_head.tasks, self.config.bev.grid)
         if self.config.decoder.use_perspective:
             projection = inputs.image_from_working.float()
             views = CameraViews(features, projection, inputs.image_size, inputs.camera_mask)
         if bev is not None:
             bev_view = BevView(bev.features, self.config.bev.grid)
         return self.decoder(
-            views, bev_view, inputs.stamps, inputs.world_from_working, memory, denoising, proposals
+            views, bev_view, inputs.stamps, inputs.world_from_working, memory, denoising, proposals, evidence
         )
 
     # The detector, frame by frame: what the node, replay and evaluation call.

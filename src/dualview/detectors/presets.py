@@ -53,7 +53,7 @@ def _tiny() -> DetectorConfig:
             encoder_blocks=(1, 1, 1),
         ),
         dense_depth_levels=3,
-        center_head=CenterHeadConfig((tuple(range(10)),), branch_channels=32, proposals=144),
+        center_head=CenterHeadConfig((tuple(range(10)),), branch_channels=32, proposals=144, evidence=True),
         decoder=DecoderConfig(
             embed_dims=128,
             num_levels=3,

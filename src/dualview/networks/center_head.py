@@ -24,13 +24,15 @@ REGRESSIONS = {"offset": 2, "height": 1, "log_size": 3, "heading": 2, "velocity"
 class CenterHeadConfig:
     """tasks: groups of class labels that share a heatmap branch (published: six groups of alike classes; one
     group of all is the lightest). proposals: instances of the decoder that start at the heatmap's peaks
-    instead of at learned anchors (0 = none).
+    instead of at learned anchors (0 = none). evidence: the decoder's class logits start from the heatmap's
+    at each instance's place.
     """
 
     tasks: tuple[tuple[int, ...], ...] = ((0,), (1, 2), (3, 4), (5,), (6, 7), (8, 9))
     shared_channels: int = 64
     branch_channels: int = 64
     proposals: int = 0
+    evidence: bool = False
 
     def __post_init__(self) -> None:
         labels = [label for task in self.tasks for label in task]

@@ -23,6 +23,7 @@ from dualview.networks.anchor_encoder import AnchorEncoder
 from dualview.networks.attention import SharedProjections
 from dualview.networks.bev_aggregation import BevView
 from dualview.networks.box_state import STATE_SIZE, spiral_anchors
+from dualview.networks.class_evidence import ClassEvidence
 from dualview.networks.decoder_config import DecoderConfig
 from dualview.networks.decoder_layer import DecoderLayer
 from dualview.networks.denoising_queries import DenoisingQueries, merge_denoising_history
@@ -98,6 +99,11 @@ class Decoder(nn.Module):
         self.shared_projections = SharedProjections(config.embed_dims) if config.decouple_attention else None
         self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.num_layers))
 
+    def start_from_what_is_known(self) -> None:
+        """Let untrained layers leave boxes and `evidence` as they come."""
+        for layer in cast("Iterable[DecoderLayer]", self.layers):
+            layer.refinement.start_from_what_is_known()
+
     def initial_memory(self, next_track_id: int = 0) -> InstanceMemory:
         """The memory of a decoder that has seen nothing."""
         return InstanceMemory(next_track_id)
@@ -111,13 +117,14 @@ class Decoder(nn.Module):
         memory: InstanceMemory,
         denoising: DenoisingQueries | None = None,
         proposals: Tensor | None = None,
+        evidence: ClassEvidence | None = None,
     ) -> DecoderOutput:
         """One frame.
 
         views, bev: what the configuration reads, in the working frame at this instant. stamps [B] float64 (s;
         any epoch that the memory shares) and world_from_working [B, 4, 4] float64 relate this frame to the
         remembered one. denoising: training only. proposals [B, P, 11]: box states where P instances start in
-        this frame, in place of learned anchors. Track ids are given in evaluation mode only. Raises
+        this frame, in place of learned anchors. evidence: what is known of the classes beforehand. Track ids are given in evaluation mode only. Raises
         ValueError if a view is missing or the memory is of another batch.
         """
         config = self.config
@@ -154,7 +161,9 @@ class Decoder(nn.Module):
             )
             joins = index == config.num_single_frame_layers - 1
             last = index == config.num_layers - 1
-            refined = layer.refinement(features, anchors, embedding, interval, self.training or joins or last)
+            with_classes = self.training or joins or last
+            known = evidence.at(anchors) if evidence is not None and with_classes else None
+            refined = layer.refinement(features, anchors, embedding, interval, with_classes, known)
             results.append(refined)
             anchors = refined.anchors
             if joins:

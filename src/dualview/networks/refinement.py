@@ -85,8 +85,11 @@ class Refinement(nn.Module):
         embedding: Tensor,
         interval: Tensor | float,
         with_classes: bool = True,
+        evidence: Tensor | None = None,
     ) -> Refined:
-        """features, embedding [B, N, C]; interval [B] (s) since the last frame, or one number; never zero."""
+        """features, embedding [B, N, C]; interval [B] (s) since the last frame, or one number; never zero.
+        evidence: class logits [B, N, classes] known from elsewhere, to which this layer's are added.
+        """
         placed = features + embedding
         residual = self.box(placed).to(anchors.dtype)
         interval = torch.as_tensor(interval, dtype=anchors.dtype, device=anchors.device).reshape(-1, 1, 1)
@@ -102,4 +105,15 @@ class Refinement(nn.Module):
         if not with_classes:
             return Refined(refined, None, None)
         quality = None if self.quality is None else self.quality(placed)
-        return Refined(refined, self.classes(features), quality)
+        classes = self.classes(features)
+        return Refined(refined, classes if evidence is None else classes + evidence, quality)
+
+    def start_from_what_is_known(self) -> None:
+        """Let an untrained layer change nothing: no residual of the box, no class logits of its own.
+
+        For instances that come with a good box and class; Deformable DETR (arXiv 2010.04159, section 4.2 and its code) begins its
+        two-stage variant so.
+        """
+        for branch in (self.box[-2], self.classes[-1]):
+            nn.init.zeros_(branch.get_parameter("weight"))
+            nn.init.zeros_(branch.get_parameter("bias"))

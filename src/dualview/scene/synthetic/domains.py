@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dualview.errors import ConfigError
 
@@ -42,6 +42,7 @@ class Domain:
     storeys: tuple[int, int] = (2, 7)
     lane_width: float = 3.5
     density: float = 1.0  # of traffic
+    parking: float = 0.45  # how full kerbs, racks and car parks stand; parked vehicles hide what is behind them
 
 
 DEFAULT = Domain(
@@ -71,7 +72,12 @@ OVERCAST = Domain(
     DEFAULT.foliage, DEFAULT.walls, DEFAULT.roofs, (0.97, 1.0, 1.04), 1.0, 2.8, 0.2,
 )  # fmt: skip
 
-DOMAINS = {d.name: d for d in (DEFAULT, SHIFTED, OVERCAST)} | {"city-b": SHIFTED}
+CROWDED = replace(
+    DEFAULT, name="crowded", description="the default city on a market day: kerbs and car parks are full, a quarter of the cars hides behind others",
+    parking=1.0,
+)  # fmt: skip
+
+DOMAINS = {d.name: d for d in (DEFAULT, SHIFTED, OVERCAST, CROWDED)} | {"city-b": SHIFTED}
 
 
 def find_domain(name: str) -> Domain:

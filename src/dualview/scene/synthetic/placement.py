@@ -6,6 +6,7 @@ import numpy as np
 
 from dualview.scene.synthetic.actors import Pose, StaticActor
 from dualview.scene.synthetic.city import KERB_HEIGHT, Block, City
+from dualview.scene.synthetic.domains import Domain
 from dualview.scene.synthetic.object_model import Catalogue, ObjectModel
 from dualview.scene.synthetic.roads import Leg, crossing_half
 
@@ -13,8 +14,9 @@ from dualview.scene.synthetic.roads import Leg, crossing_half
 class Placer:
     """Puts still objects onto the plan; an object that would touch an earlier one is left out."""
 
-    def __init__(self, city: City, catalogue: Catalogue, rng: np.random.Generator, density: float) -> None:
-        self.city, self.catalogue, self.rng, self.density = city, catalogue, rng, density
+    def __init__(self, city: City, catalogue: Catalogue, rng: np.random.Generator, domain: Domain) -> None:
+        self.city, self.catalogue, self.rng = city, catalogue, rng
+        self.density, self.parking = domain.density, domain.density * domain.parking
         self.actors: list[StaticActor] = []
         self._taken: list[tuple[float, float, float]] = []  # x, y, radius of discs
 
@@ -81,7 +83,7 @@ def furnish_side(placer: Placer, leg: Leg) -> None:
         road_works(placer, leg, *works)
     if street.parking:
         along = 9.0 + rng.uniform(0, 4)
-        fill = rng.uniform(0.25, 0.85) * placer.density
+        fill = rng.uniform(0.25, 0.85) * placer.parking
         while along < length - 9.0:
             kind = rng.choice(
                 ["car", "van", "pickup", "truck", "small_trailer", "trailer", "bus"],
@@ -99,7 +101,7 @@ def furnish_side(placer: Placer, leg: Leg) -> None:
                 point, angle = placer.kerb(leg, along, lateral)
                 placer.put(model, point, angle + rng.normal(0, 0.015), raised=False)
             along += model.size[0] / 2 + rng.uniform(0.7, 1.6)
-    for _ in range(rng.poisson(1.1 * placer.density)):  # racks of bicycles, rows of motorcycles
+    for _ in range(rng.poisson(1.1 * placer.parking)):  # racks of bicycles, rows of motorcycles
         kind = "parked_bicycle" if rng.random() < 0.5 else "parked_motorcycle"
         start = rng.uniform(8, max(length - 12, 9))
         turn = rng.choice([-1.0, 1.0]) * np.pi / 2 + rng.normal(0, 0.1)
@@ -206,7 +208,7 @@ def furnish_block(placer: Placer, block: Block) -> None:
                     )
                     model = catalogue.of_kind(rng, str(rng.choice(kinds)))
                     u += model.size[1] / 2 + 0.35
-                    if rng.random() < 0.55 * placer.density and model.size[0] < (14 if big else 7):
+                    if rng.random() < 0.55 * placer.parking and model.size[0] < (14 if big else 7):
                         placer.put(
                             model,
                             np.array([u, v]),
@@ -241,10 +243,10 @@ def furnish_block(placer: Placer, block: Block) -> None:
 
 
 def furnish(
-    city: City, catalogue: Catalogue, rng: np.random.Generator, density: float, legs: list[Leg]
+    city: City, catalogue: Catalogue, rng: np.random.Generator, domain: Domain, legs: list[Leg]
 ) -> list[StaticActor]:
     """All still objects of a city."""
-    placer = Placer(city, catalogue, rng, density)
+    placer = Placer(city, catalogue, rng, domain)
     for leg in legs:
         if leg.lane == 0:
             furnish_side(placer, leg)

@@ -73,7 +73,7 @@ def build_world(seed: int, seconds: float, domain: Domain) -> World:
     rng = np.random.default_rng([seed, 2])
     city = plan_city(rng, domain)
     weather = draw_weather(np.random.default_rng([seed, 3]), domain)
-    still = furnish(city, catalogue, np.random.default_rng([seed, 4]), domain.density, all_legs(city))
+    still = furnish(city, catalogue, np.random.default_rng([seed, 4]), domain, all_legs(city))
     actors, ego = populate(city, catalogue, np.random.default_rng([seed, 5]), domain, still, seconds)
     near = tuple(actor for actor in actors if comes_near(actor, ego, seconds))
     return World(seed, domain, catalogue, city, weather, near, ego)
