@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dualview.detectors.presets import preset_config
 from dualview.detectors.dual_view import DualView
+from dualview.detectors.presets import preset_config
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.box_state import STATE_SIZE
 from dualview.networks.center_head import TaskPrediction

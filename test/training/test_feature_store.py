@@ -72,6 +72,20 @@ def test_the_detector_sees_what_its_backbone_would_say(frozen, tmp_path):
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "cache").rglob("features-*")}
 
 
+def test_a_mirrored_world_has_maps_of_its_own(frozen, tmp_path):
+    augmentation = {**PLAIN, "mirror": "together", "bev": {"flip_x": False, "flip_y": True}}
+    detector, known, batch = built({**frozen, "augmentation": augmentation, "seed": 3, "batch_size": 4}, [])
+    mirrored = torch.linalg.det(batch.inputs.image_augmentation[:, 0, :3, :3]) < 0
+    assert mirrored.any() and not mirrored.all()
+    inputs = replace(batch.inputs, images=normalize_images(batch.inputs.images))
+    detector.eval()
+    with torch.no_grad():
+        said = detector.image_backbone(inputs.images.flatten(0, 1))
+    for ours, maps in zip(known.complete(inputs, batch).image_features, said, strict=True):
+        assert torch.allclose(ours.flatten(0, 1), maps, rtol=2e-3, atol=1e-4)  # float16
+    assert len(list((tmp_path / "cache").rglob("features-*"))) == 3 * 3 * 2  # drives, levels, and both ways round
+
+
 def test_half_a_file_is_written_anew(frozen, tmp_path):
     built(frozen, [])
     damaged = sorted((tmp_path / "cache").rglob("features-*"))[0]

@@ -43,6 +43,12 @@ def shipped_checkpoints() -> dict[str, Path]:
     return found
 
 
+def find_checkpoint(name_or_path: str | Path) -> Path:
+    """The file that is meant: a path (with ~ and $VARIABLES), or a name in models/ where no such file is. It may not be there."""
+    path = Path(os.path.expandvars(str(name_or_path))).expanduser()
+    return path if path.is_file() else shipped_checkpoints().get(str(name_or_path), path)
+
+
 def load_detector(
     name_or_path: str | Path,
     device: str | torch.device = "auto",

@@ -124,8 +124,9 @@ class Decoder(nn.Module):
         views, bev: what the configuration reads, in the working frame at this instant. stamps [B] float64 (s;
         any epoch that the memory shares) and world_from_working [B, 4, 4] float64 relate this frame to the
         remembered one. denoising: training only. proposals [B, P, 11]: box states where P instances start in
-        this frame, in place of learned anchors. evidence: what is known of the classes beforehand. Track ids are given in evaluation mode only. Raises
-        ValueError if a view is missing or the memory is of another batch.
+        this frame, in place of learned anchors. evidence: what is known of the classes beforehand. Track ids
+        are given in evaluation mode only. Raises ValueError if a view is missing or the memory is of another
+        batch.
         """
         config = self.config
         self._check_views(views, bev)

@@ -1,8 +1,9 @@
 """What a frozen backbone says of every stored frame, kept beside the drive: most of a training step's time on a CPU is the
 backbone, and a frozen one says the same each time.
 
-A drive's folder gains one file a level, `features-<key>-<stride>.f16` (float16 [F, N, C, h, w]); the key is made of the
-backbone's name, weights and precision, so another backbone never reads them.
+A drive's folder gains one file a level, `features-<key>-<stride>.f16` (float16 [F, N, C, h, w]), and where training mirrors the
+world another for the mirrored images; the key is made of the backbone's name, weights and precision, so another backbone never
+reads them.
 """
 
 from __future__ import annotations
@@ -39,30 +40,32 @@ class FeatureFiles:
     strides: tuple[int, ...]
     channels: tuple[int, ...]
 
-    def of(self, drive: DriveSummary, image_size: tuple[int, int]) -> list[tuple[Path, tuple[int, ...]]]:
+    def of(
+        self, drive: DriveSummary, image_size: tuple[int, int], mirrored: bool = False
+    ) -> list[tuple[Path, tuple[int, ...]]]:
         """File and shape [F, N, C, h, w] of each level of a drive whose images are (height, width)."""
         height, width = image_size
-        shape = len(drive), drive.cameras
+        shape, name = (len(drive), drive.cameras), f"features-{self.key}{'-mirrored' if mirrored else ''}"
         return [
-            (drive.folder / f"features-{self.key}-{stride}.f16", (*shape, channels, height // stride, width // stride))
+            (drive.folder / f"{name}-{stride}.f16", (*shape, channels, height // stride, width // stride))
             for stride, channels in zip(self.strides, self.channels, strict=True)
         ]
 
-    def complete(self, drive: DriveSummary, image_size: tuple[int, int]) -> bool:
+    def complete(self, drive: DriveSummary, image_size: tuple[int, int], mirrored: bool = False) -> bool:
         """Whether every level is there, whole."""
-        levels = self.of(drive, image_size)
+        levels = self.of(drive, image_size, mirrored)
         return all(path.is_file() and path.stat().st_size == 2 * np.prod(shape) for path, shape in levels)
 
 
 @dataclass(frozen=True)
 class FeatureReader:
-    """The maps of a sample's images, float16 [1, N, C, h, w] a level."""
+    """The maps of a sample's images, as they are or mirrored, float16 [1, N, C, h, w] a level."""
 
     files: FeatureFiles
 
     def __call__(self, view: FrameView) -> list[Tensor]:
         maps = []
-        for path, shape in self.files.of(view.drive, view.inputs.image_size):
+        for path, shape in self.files.of(view.drive, view.inputs.image_size, view.draw.image.mirrors):
             stored = np.memmap(path, np.float16, "r", shape=shape)
             maps.append(torch.from_numpy(np.array(stored[view.request.frame]))[None])
         return maps
@@ -118,32 +121,42 @@ def known_features(
         )
     files = FeatureFiles(backbone_key(backbone, recipe.precision), backbone.strides, backbone.channels)
     size = detector.config.image_size
-    missing = [drive for drive in drives if not files.complete(drive, size)]
+    bev = recipe.augmentation.bev
+    mirrors = recipe.augmentation.mirror == "together" and bev is not None and (bev.flip_x or bev.flip_y)
+    variants = (False, True) if mirrors else (False,)
+    missing = [(d, mirrored) for d in drives for mirrored in variants if not files.complete(d, size, mirrored)]
     if missing:
-        tell(f"the backbone's maps of {sum(map(len, missing))} frames of {len(missing)} drives are computed once")
+        frames, folders = sum(len(drive) for drive, _ in missing), {drive.folder for drive, _ in missing}
+        tell(f"the backbone's maps of {frames} frames of {len(folders)} drives are computed once")
     was_training = backbone.training
     backbone.eval()
-    for number, summary in enumerate(missing):
-        store_features(Drive(summary.folder), files.of(summary, size), backbone, recipe.precision)
+    for number, (summary, mirrored) in enumerate(missing):
+        levels = files.of(summary, size, mirrored)
+        store_features(Drive(summary.folder), levels, backbone, recipe.precision, mirrored)
         if (number + 1) % 10 == 0:
-            tell(f"{number + 1} of {len(missing)} drives")
+            tell(f"{number + 1} of {len(missing)} parts")
     backbone.train(was_training)
     return KnownFeatures(files)
 
 
 @torch.inference_mode()
 def store_features(
-    drive: Drive, levels: Sequence[tuple[Path, tuple[int, ...]]], backbone: ImageBackbone, precision: str
+    drive: Drive,
+    levels: Sequence[tuple[Path, tuple[int, ...]]],
+    backbone: ImageBackbone,
+    precision: str,
+    mirrored: bool = False,
 ) -> None:
-    """Write the maps of one drive to `levels` (see `FeatureFiles.of`); the files get their names when all of them are whole.
-    Raises BagError if they can't be.
+    """Write the maps of one drive, of its images left for right if `mirrored`, to `levels` (see `FeatureFiles.of`); the files
+    get their names when all of them are whole. Raises BagError if they can't be.
     """
     written = [path.with_name(f".{path.name}.{os.getpid()}.partial") for path, _ in levels]
     device = next(backbone.parameters()).device
     try:
         stored = [np.memmap(path, np.float16, "w+", shape=s) for path, (_, s) in zip(written, levels, strict=True)]
         for index in range(len(drive)):
-            images = normalize_images(drive.frame(index).frame.images.to(device))
+            stored_images = drive.frame(index).frame.images
+            images = normalize_images((stored_images.flip(-1) if mirrored else stored_images).to(device))
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 maps = backbone(images.contiguous(memory_format=torch.channels_last))
             for target, found in zip(stored, maps, strict=True):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dualview.detectors.centerpoint import CenterPoint
 from dualview.detectors.centerpoint_config import CenterPointConfig
-from dualview.detectors.checkpoint import load_checkpoint, sha256_of, shipped_checkpoints
+from dualview.detectors.checkpoint import find_checkpoint, load_checkpoint, sha256_of
 from dualview.errors import ConfigError, WeightsError
 from dualview.supervision.distillation import TeacherOutputs
 
@@ -56,9 +54,7 @@ def load_lidar_teacher(name_or_path: str) -> LidarTeacher:
 
     Raises WeightsError if it isn't there or can't be read, ConfigError if it is no LiDAR detector.
     """
-    path = Path(os.path.expandvars(name_or_path)).expanduser()
-    if not path.is_file():
-        path = shipped_checkpoints().get(name_or_path, path)
+    path = find_checkpoint(name_or_path)
     if not path.is_file():
         raise WeightsError(
             f"lidar_distillation.teacher: there is no checkpoint '{name_or_path}': {_TRAIN_ONE}"

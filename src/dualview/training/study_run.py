@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from dualview.detectors.checkpoint import find_checkpoint
 from dualview.errors import ConfigError, DualViewError
 from dualview.training.bag_index import find_recordings
 from dualview.training.recipe import Recipe, recipe_to_dict
@@ -144,7 +145,7 @@ def _weights(study: Study, recipe: Recipe, place: StudyFolder, row: str, seed: i
     folder = place.run(row, seed)
     folder.mkdir(parents=True, exist_ok=True)
     if row == study.unchanged:
-        return str(Path(str(recipe.start_from)).expanduser())
+        return str(find_checkpoint(str(recipe.start_from)))
     recipe_file = folder / "study_recipe.yaml"
     recipe_file.write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     resume = ["--resume"] if (folder / "last.ckpt").exists() else []

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from dualview.detectors.backbone_weights import load_backbone_weights
-from dualview.detectors.checkpoint import build_detector, load_weights, read_tensors
+from dualview.detectors.checkpoint import build_detector, find_checkpoint, load_weights, read_tensors
 from dualview.detectors.detector import Detector, Settings
 from dualview.errors import ConfigError
 from dualview.training.anchors import kmeans_anchors, load_anchors, training_boxes
@@ -91,7 +91,7 @@ def initial_detector(
     """The detector before its first step: anchors, pretrained backbone, or a whole checkpoint to start from."""
     if recipe.start_from is not None:
         detector = build_detector(config, recipe.seed)
-        path = Path(recipe.start_from).expanduser()
+        path = find_checkpoint(recipe.start_from)
         load_weights(detector, read_tensors(path), str(path))
         tell(f"starting from {path}")
         return detector

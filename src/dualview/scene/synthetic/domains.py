@@ -73,7 +73,7 @@ OVERCAST = Domain(
 )  # fmt: skip
 
 CROWDED = replace(
-    DEFAULT, name="crowded", description="the default city on a market day: kerbs and car parks are full, a quarter of the cars hides behind others",
+    DEFAULT, name="crowded", description="the default city on a market day: full kerbs and car parks, where many a car hides another",
     parking=1.0,
 )  # fmt: skip
 
