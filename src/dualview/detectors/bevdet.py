@@ -29,6 +29,7 @@ from dualview.networks.denoising_queries import DenoisingQueries
 from dualview.networks.depth_net import camera_vector
 from dualview.networks.feature_pyramid import FeaturePyramid
 from dualview.networks.image_backbone import ImageBackbone
+from dualview.networks.lift_splat import plan_lift
 from dualview.ops.bev_pool import BevPoolPlan
 from dualview.scene.frame import SurroundFrame
 
@@ -69,7 +70,8 @@ class BevDet(CenterDetector):
         """Where the lift's frustum points fall; the same as long as projection matrices and masks are."""
         height, width = inputs.image_size
         stride = self.config.bev.image_stride
-        return self.bev_branch.plan(
+        return plan_lift(
+            self.config.bev,
             inputs.image_from_working,
             inputs.camera_mask,
             (height, width),

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
 
 from dualview.detectors.center_decoding import CenterDecodingConfig
 from dualview.detectors.config import NUSCENES_CLASSES, BackboneConfig
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig
-from dualview.detectors.json_config import to_dict
+from dualview.detectors.settings_base import CameraSettings
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bevdet_branch import BevDetBranchConfig
 from dualview.networks.center_head import CenterHeadConfig
-from dualview.scene.sweeps import LidarInput
 
 
 @dataclass(frozen=True)
-class BevDetConfig:
+class BevDetConfig(CameraSettings):
     """From pixels to tracks.
 
     backbone: its finest map is lifted, after a pyramid of `neck_channels` over all its maps. bev: depth, history and
@@ -58,16 +53,6 @@ class BevDetConfig:
     # What any detector's settings tell (see detector.py).
 
     @property
-    def image_backbone_name(self) -> str | None:
-        """timm's name of the image backbone."""
-        return self.backbone.name
-
-    @property
-    def pyramid_strides(self) -> tuple[int, ...]:
-        """Strides of the image feature maps."""
-        return self.backbone.strides
-
-    @property
     def decoder(self) -> None:
         """There are no instances."""
         return None
@@ -81,20 +66,6 @@ class BevDetConfig:
     def lift(self) -> BevDetBranchConfig | None:
         """Where depth is predicted, if it shall be supervised: plain BEVDet's isn't."""
         return self.bev if self.bev.camera_aware else None
-
-    @property
-    def lidar(self) -> LidarInput | None:
-        """Cameras only."""
-        return None
-
-    @property
-    def working_from_ego_matrix(self) -> Tensor:
-        """The network works in the ego frame."""
-        return torch.eye(4, dtype=torch.float64)
-
-    def to_json(self) -> str:
-        """All fields, also those at their defaults."""
-        return json.dumps(to_dict(self), indent=1)
 
 
 def check_tasks(head: CenterHeadConfig, class_names: tuple[str, ...]) -> None:

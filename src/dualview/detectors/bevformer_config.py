@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -11,18 +10,17 @@ from torch import Tensor
 
 from dualview.detectors.config import IDENTITY, NUSCENES_CLASSES, BackboneConfig, Matrix4
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig
-from dualview.detectors.json_config import to_dict
 from dualview.detectors.quarter_turn import quarter_turns
+from dualview.detectors.settings_base import CameraSettings
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bev_branch import BevBranchConfig
 from dualview.networks.bevformer_config import BevFormerConfig
 from dualview.networks.center_head import CenterHeadConfig
 from dualview.networks.decoder_config import DecoderConfig
-from dualview.scene.sweeps import LidarInput
 
 
 @dataclass(frozen=True)
-class BevFormerDetectorConfig:
+class BevFormerDetectorConfig(CameraSettings):
     """A BEVFormer; the defaults are BEVFormer-tiny's.
 
     name: of the preset that it comes from. image_size: (height, width) px of its images, which are padded
@@ -81,16 +79,6 @@ class BevFormerDetectorConfig:
     # What any detector's settings tell (see detector.py).
 
     @property
-    def image_backbone_name(self) -> str | None:
-        """timm's name of the image backbone."""
-        return self.backbone.name
-
-    @property
-    def pyramid_strides(self) -> tuple[int, ...]:
-        """Strides of the image feature maps."""
-        return self.backbone.strides
-
-    @property
     def decoder(self) -> DecoderConfig | None:
         """It has no anchors and no instance memory."""
         return None
@@ -109,12 +97,3 @@ class BevFormerDetectorConfig:
     def lift(self) -> BevBranchConfig | None:
         """Nothing is lifted: no depth is predicted."""
         return None
-
-    @property
-    def lidar(self) -> LidarInput | None:
-        """Cameras only."""
-        return None
-
-    def to_json(self) -> str:
-        """All fields, also those at their defaults."""
-        return json.dumps(to_dict(self), indent=1)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor
 
 from dualview.detectors.bevdet_config import check_tasks
 from dualview.detectors.center_decoding import CenterDecodingConfig
 from dualview.detectors.config import NUSCENES_CLASSES
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig
-from dualview.detectors.json_config import to_dict
+from dualview.detectors.settings_base import SettingsBase
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.center_head import CenterHeadConfig
 from dualview.networks.lidar_branch import LidarBranchConfig
@@ -21,7 +17,7 @@ from dualview.scene.sweeps import LidarInput
 
 
 @dataclass(frozen=True)
-class CenterPointConfig:
+class CenterPointConfig(SettingsBase):
     """From clouds to tracks.
 
     sweeps: what of the LiDAR is joined. branch: from cloud to BEV map. image_size: (height, width) px at which a frame's
@@ -77,12 +73,3 @@ class CenterPointConfig:
     def lidar(self) -> LidarInput | None:
         """The sweeps of a frame."""
         return self.sweeps
-
-    @property
-    def working_from_ego_matrix(self) -> Tensor:
-        """The network works in the ego frame."""
-        return torch.eye(4, dtype=torch.float64)
-
-    def to_json(self) -> str:
-        """All fields, also those at their defaults."""
-        return json.dumps(to_dict(self), indent=1)

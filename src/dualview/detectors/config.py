@@ -9,8 +9,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from dualview.detectors.json_config import from_dict, to_dict
+from dualview.detectors.json_config import from_dict
 from dualview.detectors.oracle import OracleConfig
+from dualview.detectors.settings_base import BackboneConfig, CameraSettings
 from dualview.errors import ConfigError
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bev_branch import BevBranchConfig
@@ -40,19 +41,7 @@ IDENTITY: Matrix4 = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0,
 
 
 @dataclass(frozen=True)
-class BackboneConfig:
-    """name: a timm model. strides: feature maps that enter the pyramid; the decoder reads them all. widths
-    (stem, first stage): a ResNet of another width. recompute: less memory, more time in training.
-    """
-
-    name: str = "resnet50"
-    strides: tuple[int, ...] = (4, 8, 16, 32)
-    widths: tuple[int, int] | None = None
-    recompute: bool = False
-
-
-@dataclass(frozen=True)
-class DetectorConfig:
+class DetectorConfig(CameraSettings):
     """A detector, from pixels to tracks.
 
     name: of the preset that it comes from. image_size: (height, width) px that the network works at. bev
@@ -141,16 +130,6 @@ class DetectorConfig:
     # What any detector's settings tell (see detector.py).
 
     @property
-    def image_backbone_name(self) -> str | None:
-        """timm's name of the image backbone."""
-        return self.backbone.name
-
-    @property
-    def pyramid_strides(self) -> tuple[int, ...]:
-        """Strides of the image feature maps."""
-        return self.backbone.strides
-
-    @property
     def bev_grid(self) -> BevGrid | None:
         """The grid of the BEV map."""
         return None if self.bev is None else self.bev.grid
@@ -164,12 +143,6 @@ class DetectorConfig:
     def lidar(self) -> LidarInput | None:
         """Cameras only, but for oracles."""
         return None if self.oracle is None else self.oracle.lidar
-
-    def to_json(self) -> str:
-        """All fields, also those at their defaults: a checkpoint must not change its meaning when a default
-        does.
-        """
-        return json.dumps(to_dict(self), indent=1)
 
     @staticmethod
     def from_json(text: str) -> DetectorConfig:

@@ -41,6 +41,7 @@ from dualview.networks.dual_memory import DualMemory
 from dualview.networks.feature_pyramid import FeaturePyramid
 from dualview.networks.image_backbone import ImageBackbone
 from dualview.networks.instance_memory import InstanceMemory
+from dualview.networks.lift_splat import plan_lift
 from dualview.networks.oracle_branch import OracleBranch
 from dualview.networks.perspective_aggregation import CameraViews
 from dualview.ops.bev_pool import BevPoolPlan
@@ -116,11 +117,9 @@ class DualView(Detector):
 
     def bev_plan(self, inputs: DetectorInputs) -> BevPoolPlan:
         """Where the lift's frustum points fall; the same as long as projection matrices and masks are."""
-        stride = self.config.bev.image_stride
-        size = inputs.image_size
-        return self.bev_branch.plan(  # type: ignore[operator]
-            inputs.image_from_working, inputs.camera_mask, size, (size[0] // stride, size[1] // stride)
-        )
+        bev, size = self.config.bev, inputs.image_size
+        feature_size = size[0] // bev.image_stride, size[1] // bev.image_stride
+        return plan_lift(bev, inputs.image_from_working, inputs.camera_mask, size, feature_size)
 
     def encode_bev(
         self,

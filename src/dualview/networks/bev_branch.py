@@ -25,7 +25,7 @@ from dualview.networks.conditional_random_field_depth import (
 )
 from dualview.networks.depth_net import DepthNet
 from dualview.networks.ground_depth import ground_features
-from dualview.networks.lift_splat import DepthBins, Rounding, frustum, lift_splat, plan_lift_splat
+from dualview.networks.lift_splat import DepthBins, Rounding, lift_splat
 from dualview.networks.perspective_refinement import PerspectiveRefinement, PerspectiveRefinementConfig
 from dualview.networks.pillar_attention import project_pillars
 from dualview.networks.temporal_bev_fusion import Res2Fusion
@@ -151,25 +151,10 @@ class BevBranch(nn.Module):
         parts = (self.depth_field, self.fusion, self.refinement)
         return any(part is not None for part in parts) or self.config.ground_features > 0
 
-    def plan(
-        self,
-        image_from_working: Tensor,
-        camera_mask: Tensor | None,
-        image_size: tuple[int, int],
-        feature_size: tuple[int, int],
-    ) -> BevPoolPlan:
-        """Where each frustum point goes; image_from_working [B, N, 4, 4], camera_mask bool [B, N], sizes
-        (height, width).
-        """
-        template = frustum(image_size, feature_size, self.config.depth_bins, self.config.corner_aligned)
-        return plan_lift_splat(
-            image_from_working, camera_mask, template, self.config.grid, self.config.rounding
-        )
-
     def forward(
         self, features: Tensor, camera_vector: Tensor, plan: BevPoolPlan, instant: BevInstant | None = None
     ) -> BevPrediction:
-        """features [B, N, C, H, W] at `image_stride`; camera_vector [B, N, 27]; plan from `plan`.
+        """features [B, N, C, H, W] at `image_stride`; camera_vector [B, N, 27]; plan from `plan_lift`.
 
         Raises ValueError if a part is on that needs the instant, and `instant` isn't given.
         """

@@ -17,7 +17,7 @@ from dualview.networks.bev_branch import BevPrediction
 from dualview.networks.bev_encoder import BevEncoder, BevStages
 from dualview.networks.bev_history import BevHistory, BevHistoryConfig, recall_maps, remember_map
 from dualview.networks.depth_net import DepthNet, DepthPrediction
-from dualview.networks.lift_splat import DepthBins, Rounding, frustum, lift_splat, plan_lift_splat
+from dualview.networks.lift_splat import DepthBins, Rounding, lift_splat
 from dualview.ops.bev_pool import BevPoolPlan
 
 
@@ -115,21 +115,6 @@ class BevDetBranch(nn.Module):
             preprocess_blocks=0,
         )
 
-    def plan(
-        self,
-        image_from_working: Tensor,
-        camera_mask: Tensor | None,
-        image_size: tuple[int, int],
-        feature_size: tuple[int, int],
-    ) -> BevPoolPlan:
-        """Where each frustum point goes; image_from_working [B, N, 4, 4], camera_mask bool [B, N], sizes
-        (height, width).
-        """
-        template = frustum(image_size, feature_size, self.config.depth_bins, self.config.corner_aligned)
-        return plan_lift_splat(
-            image_from_working, camera_mask, template, self.config.grid, self.config.rounding
-        )
-
     def forward(
         self,
         features: Tensor,
@@ -139,7 +124,7 @@ class BevDetBranch(nn.Module):
         world_from_working: Tensor,
         history: BevHistory | None = None,
     ) -> BevDetOutput:
-        """features [B, N, C, H, W] at `image_stride`; camera_vector [B, N, 27]; plan from `plan`; stamps [B] float64
+        """features [B, N, C, H, W] at `image_stride`; camera_vector [B, N, 27]; plan from `plan_lift`; stamps [B] float64
         s; world_from_working [B, 4, 4] float64.
         """
         found = self.depth_net(features.flatten(0, 1), camera_vector.flatten(0, 1))

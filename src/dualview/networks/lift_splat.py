@@ -9,7 +9,7 @@ BEV.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -131,6 +131,31 @@ def plan_lift_splat(
     if camera_mask is not None:
         cell = torch.where(camera_mask[:, :, None, None, None], cell, -1)
     return plan_bev_pool(cell, batch * voxels)
+
+
+class LiftConfig(Protocol):
+    """Of a branch that lifts: the bins, and how points fall into cells."""
+
+    @property
+    def depth_bins(self) -> DepthBins: ...
+    @property
+    def corner_aligned(self) -> bool: ...
+    @property
+    def grid(self) -> BevGrid: ...
+    @property
+    def rounding(self) -> Rounding: ...
+
+
+def plan_lift(
+    config: LiftConfig,
+    image_from_working: Tensor,
+    camera_mask: Tensor | None,
+    image_size: tuple[int, int],
+    feature_size: tuple[int, int],
+) -> BevPoolPlan:
+    """The plan of a branch: image_from_working [B, N, 4, 4], camera_mask bool [B, N], sizes (height, width)."""
+    template = frustum(image_size, feature_size, config.depth_bins, config.corner_aligned)
+    return plan_lift_splat(image_from_working, camera_mask, template, config.grid, config.rounding)
 
 
 def lift_splat(depth: Tensor, context: Tensor, plan: BevPoolPlan, grid: BevGrid, z_cells: int = 1) -> Tensor:
