@@ -37,7 +37,9 @@ def test_classes_come_in_the_order_of_the_labels_whatever_the_tasks() -> None:
 def test_a_cell_is_read_at_its_centre_and_between_cells_in_proportion() -> None:
     heat = torch.full((1, 1, 16, 16), FLOOR)
     heat[0, 0, 9, 4] = 3.0  # y 1.5 m, x -3.5 m
-    found = ClassEvidence.of([task(heat)], ((0,),), GRID).at(anchors((-3.5, 1.5), (-3.0, 1.5), (-3.5, 2.5), (1.5, -3.5)))
+    found = ClassEvidence.of([task(heat)], ((0,),), GRID).at(
+        anchors((-3.5, 1.5), (-3.0, 1.5), (-3.5, 2.5), (1.5, -3.5))
+    )
     assert found[0, :, 0].tolist() == pytest.approx([3.0, (3.0 + FLOOR) / 2, FLOOR, FLOOR], abs=1e-5)
 
 
@@ -50,7 +52,9 @@ def test_off_the_map_nothing_is_likely() -> None:
 def test_evidence_needs_a_heatmap_of_every_class() -> None:
     config = preset_config("dualview-tiny")
     head = replace(config.center_head, tasks=((0, 1, 2),))
-    with pytest.raises(ValueError, match=r"evidence needs a heatmap of every class: center_head\.tasks holds 3 of 10"):
+    with pytest.raises(
+        ValueError, match=r"evidence needs a heatmap of every class: center_head\.tasks holds 3 of 10"
+    ):
         replace(config, center_head=head)
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.anchor_encoder import AnchorEncoderConfig
 from dualview.networks.bev_aggregation import BevView
-from dualview.networks.box_state import spiral_anchors
+from dualview.networks.box_state import STATE_SIZE, spiral_anchors
+from dualview.networks.class_evidence import ClassEvidence
 from dualview.networks.decoder import Decoder, DecoderOutput
 from dualview.networks.decoder_config import DecoderConfig
 from dualview.networks.denoising_queries import DenoisingQueries
@@ -259,3 +260,30 @@ def test_impossible_configurations_are_refused() -> None:
             dataclasses.replace(CONFIG, **change)
     with pytest.raises(ValueError, match=r"anchors must be \[20, 11\]"):
         Decoder(CONFIG, torch.zeros(5, 11))
+
+
+def test_one_instance_speaks_for_a_place_and_keeps_its_id() -> None:
+    """Three instances start at one object in every frame, beside the remembered one."""
+    decoder = build(dataclasses.replace(CONFIG, duplicate_distance=1.0, id_threshold=0.3))
+    decoder.start_from_what_is_known()
+    heat = torch.full((BATCH, 3, 40, 40), -9.0)
+    heat[:, 1, 20:22, 10:12] = 2.0
+    evidence = ClassEvidence(heat, BevGrid.centered(20.0, 1.0))
+    proposals = torch.zeros(BATCH, 3, STATE_SIZE)
+    proposals[..., :2] = torch.tensor([[-9.0, 1.0], [-9.2, 1.1], [-8.8, 0.9]])
+    proposals[..., 3:6] = torch.tensor([4.0, 2.0, 1.5]).log()
+    proposals[..., 7] = 1.0
+    found, memory = [], InstanceMemory()
+    for t in range(4):
+        output = run(decoder, memory, [0.5 * t] * BATCH, seed=t, proposals=proposals, evidence=evidence)
+        memory = output.memory
+        sure = output.class_logits.amax(-1).sigmoid() > 0.3
+        assert (sure.sum(1) == 1).all()
+        found.append(output.track_ids[sure])
+    assert (found[0] >= 0).all() and len(set(found[0].tolist())) == BATCH
+    assert all(torch.equal(ids, found[0]) for ids in found)
+
+    silent = dataclasses.replace(decoder.config, duplicate_distance=None)
+    decoder.config = silent
+    output = run(decoder, InstanceMemory(), [0.0] * BATCH, proposals=proposals, evidence=evidence)
+    assert ((output.class_logits.amax(-1).sigmoid() > 0.3).sum(1) == 3).all()

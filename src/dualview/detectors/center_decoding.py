@@ -16,7 +16,8 @@ from dualview.geometry.boxes import Boxes3D
 from dualview.networks.box_suppression import suppress_by_distance, suppress_by_overlap
 from dualview.networks.center_head import CenterBoxes, TaskPrediction, decode_task
 
-# Square of the distance (m^2) within which one of two centres goes, by class; alike within the published tasks.
+# Square of the distance (m^2) within which one of two centres goes, by class; alike within the published tasks. Of two
+# classes in one task the smaller counts: a cone may stand beside a truck.
 SQUARED_RADIUS = {
     "car": 4.0, "truck": 12.0, "construction_vehicle": 12.0, "bus": 10.0, "trailer": 10.0, "barrier": 1.0,
     "motorcycle": 0.85, "bicycle": 0.85, "pedestrian": 0.175, "traffic_cone": 0.175,
@@ -72,7 +73,7 @@ def suppress(boxes: CenterBoxes, names: Sequence[str], config: CenterDecodingCon
     if config.suppression == "none" or not len(boxes.scores):
         return boxes.scores.argsort(descending=True, stable=True)[: config.per_task]
     if config.suppression == "circle" or list(names) == ["barrier"]:
-        radius = max(SQUARED_RADIUS.get(name, 1.0) for name in names)
+        radius = torch.tensor([SQUARED_RADIUS.get(name, 1.0) for name in names])[boxes.labels]
         return suppress_by_distance(boxes.boxes[:, :2], boxes.scores, radius, config.per_task)
     scale = torch.tensor([SCALE.get(name, 1.0) for name in names])[boxes.labels]
     scaled = boxes.boxes.clone()

@@ -12,16 +12,35 @@ from torch import Tensor
 from dualview.geometry.boxes import Boxes3D
 
 
-def suppress_by_distance(centers: Tensor, scores: Tensor, squared_radius: float, keep: int) -> Tensor:
+def suppress_by_distance(
+    centers: Tensor, scores: Tensor, squared_radius: float | Tensor, keep: int
+) -> Tensor:
     """Indices of the boxes that stay, best first: a box goes if a better one's centre lies within the radius.
 
     centers [M, 2] m, scores [M]. squared_radius in m^2: the published "min_radius" is compared with squared
-    distances.
+    distances; [M]: of each box, and for two boxes the smaller one counts.
     """
+    return _greedy(_near(centers, squared_radius), scores)[:keep]
+
+
+def group_by_distance(centers: Tensor, scores: Tensor, squared_radius: Tensor, labels: Tensor) -> Tensor:
+    """For each box the index [M] of the one that takes its place: itself, or the best that stays within the radius (as in
+    `suppress_by_distance`) and has the same label.
+    """
+    conflicts = _near(centers, squared_radius) & (labels[:, None] == labels[None])
+    taken = torch.full((len(scores),), -1, dtype=torch.int64)
+    for index in _greedy(conflicts, scores).tolist():
+        taken[conflicts[index].cpu() & (taken < 0)] = index
+    return taken.to(labels.device)
+
+
+def _near(centers: Tensor, squared_radius: float | Tensor) -> Tensor:
     distance = torch.cdist(
         centers.double(), centers.double(), compute_mode="donot_use_mm_for_euclid_dist"
     ).square()
-    return _greedy(distance <= squared_radius, scores)[:keep]
+    if isinstance(squared_radius, Tensor):
+        squared_radius = torch.minimum(squared_radius[:, None], squared_radius[None])
+    return distance <= squared_radius
 
 
 def suppress_by_overlap(boxes: Tensor, scores: Tensor, threshold: float, consider: int, keep: int) -> Tensor:
@@ -53,10 +72,11 @@ def bev_overlap(boxes: Tensor) -> Tensor:
 def _greedy(conflicts: Tensor, scores: Tensor) -> Tensor:
     """Walk from the best score down; a box that is still there removes those it is in conflict with."""
     order = scores.sort(descending=True, stable=True).indices
+    conflicts = conflicts.cpu()
     removed = torch.zeros(len(scores), dtype=torch.bool)
     kept = []
     for index in order.tolist():
         if not removed[index]:
             kept.append(index)
-            removed |= conflicts[index].cpu()
+            removed |= conflicts[index]
     return torch.tensor(kept, dtype=torch.int64)

@@ -27,7 +27,14 @@ from dualview.networks.class_evidence import ClassEvidence
 from dualview.networks.decoder_config import DecoderConfig
 from dualview.networks.decoder_layer import DecoderLayer
 from dualview.networks.denoising_queries import DenoisingQueries, merge_denoising_history
-from dualview.networks.instance_memory import InstanceMemory, merge_history, recall, remember
+from dualview.networks.duplicates import find_better
+from dualview.networks.instance_memory import (
+    InstanceMemory,
+    decayed_confidence,
+    merge_history,
+    recall,
+    remember,
+)
 from dualview.networks.perspective_aggregation import CameraViews
 from dualview.networks.refinement import Refined
 
@@ -183,9 +190,14 @@ class Decoder(nn.Module):
                 history_embedding = embedding[:, : config.num_temporal]
 
         free = tuple(_part(refined, slice(count)) for refined in results)
+        better = None
+        if config.duplicate_distance is not None and not self.training:
+            confidence = decayed_confidence(free[-1].computed_class_logits, history, config.memory)
+            better = find_better(free[-1], confidence, config.duplicate_distance)
+            free = (*free[:-1], free[-1].without(better != torch.arange(count, device=better.device)))
         next_memory, track_ids = remember(
             memory, history, features[:, :count], anchors[:, :count], free[-1].computed_class_logits, stamps,
-            world_from_working, config.memory, with_ids=not self.training,
+            world_from_working, config.memory, with_ids=not self.training, better=better,
         )  # fmt: skip
         return DecoderOutput(
             layers=free,

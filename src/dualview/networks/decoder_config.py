@@ -19,7 +19,9 @@ class DecoderConfig:
     num_single_frame_layers: layers before the remembered instances join. perspective_residual "cat" gives the
     feed-forward block (aggregated, features), twice as wide (released Sparse4Dv3 weights), "add" their sum.
     camera_count: needed only without camera_embedding. id_threshold: class probability at which an instance
-    gets a track id (None: at once, as published). Intervals in s.
+    gets a track id (None: at once, as published). duplicate_distance: in evaluation an instance goes if a more
+    confident one of its class stands nearer than so many of its widths (None: the queries settle that alone, as
+    published; needs long training). Intervals in s.
     """
 
     class_count: int = 10
@@ -53,6 +55,7 @@ class DecoderConfig:
     max_interval: float = 2.0
     confidence_decay: float = 0.6
     id_threshold: float | None = 0.25
+    duplicate_distance: float | None = None
     quirks: ReferenceQuirks = field(default_factory=ReferenceQuirks)
 
     def __post_init__(self) -> None:

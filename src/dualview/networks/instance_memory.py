@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dualview.geometry.rigid import invert_rigid
 from dualview.networks.box_state import project_anchors
+from dualview.networks.duplicates import inherit_ids
 
 _LONG_AGO = -1e6  # s; further back than any history may reach
 
@@ -181,18 +182,24 @@ def decayed_confidence(class_logits: Tensor, history: History | None, settings: 
     return torch.cat([torch.maximum(confidence[:, :remembered], floor), confidence[:, remembered:]], 1)
 
 
+def known_track_ids(history: History, count: int) -> Tensor:
+    """Identities [B, count] int64 (-1 = none) that a frame's instances have from the last one."""
+    ids = history.track_ids.new_full((len(history.track_ids), count), -1)
+    ids[:, : history.track_ids.shape[1]] = torch.where(history.valid.unsqueeze(1), history.track_ids, -1)
+    return ids
+
+
 def assign_track_ids(
-    class_logits: Tensor, history: History | None, next_track_id: int, threshold: float | None
+    class_logits: Tensor, known: Tensor | None, next_track_id: int, threshold: float | None
 ) -> tuple[Tensor, int]:
     """Identities [B, N] int64 of a frame's instances (-1 = none yet), and the next free id.
 
-    Remembered instances keep theirs; the others get new ones, counted through the batch row by row, once
-    their class probability reaches `threshold`.
+    Those of `known` [B, N] stay; the others get new ones, counted through the batch row by row, once their class
+    probability reaches `threshold`.
     """
-    batch, count = class_logits.shape[:2]
-    ids = torch.full((batch, count), -1, dtype=torch.int64, device=class_logits.device)
-    if history is not None:
-        ids[:, : history.track_ids.shape[1]] = torch.where(history.valid.unsqueeze(1), history.track_ids, -1)
+    ids = torch.full(class_logits.shape[:2], -1, dtype=torch.int64, device=class_logits.device)
+    if known is not None:
+        ids = known.clone()
     fresh = ids < 0
     if threshold is not None:
         fresh &= class_logits.float().amax(-1).sigmoid() >= threshold
@@ -211,12 +218,21 @@ def remember(
     world_from_working: Tensor,
     settings: MemorySettings,
     with_ids: bool = True,
+    better: Tensor | None = None,
 ) -> tuple[InstanceMemory, Tensor]:
-    """The memory for the next frame, and the track ids [B, N] of this one (all -1 unless `with_ids`)."""
+    """The memory for the next frame, and the track ids [B, N] of this one (all -1 unless `with_ids`). better int64 [B, N]: who
+    speaks for each instance (see `find_better`); who doesn't speak for itself is forgotten.
+    """
     confidence = decayed_confidence(class_logits, history, settings)
+    known = None if history is None else known_track_ids(history, class_logits.shape[1])
+    if better is not None:
+        if known is not None:
+            known = inherit_ids(known, better, confidence)
+        silent = better != torch.arange(better.shape[1], device=better.device)
+        confidence = confidence.masked_fill(silent, 0.0)
     next_track_id = memory.next_track_id
     if with_ids:
-        ids, next_track_id = assign_track_ids(class_logits, history, next_track_id, settings.id_threshold)
+        ids, next_track_id = assign_track_ids(class_logits, known, next_track_id, settings.id_threshold)
     else:
         ids = torch.full(confidence.shape, -1, dtype=torch.int64, device=confidence.device)
     kept, index = confidence.topk(settings.num_temporal, dim=1)

@@ -4,7 +4,7 @@ section 3.2)."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from dualview.networks.anchor_encoder import linear_relu_norm
 from dualview.networks.box_state import HEADING, STATE_SIZE, VELOCITY
 
 CENTERNESS, YAWNESS = 0, 1  # the two quality logits
+IMPOSSIBLE = -20.0  # class logit
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Refined:
                 "this layer computed no classes; run the decoder in training mode, or read its last layer"
             )
         return self.class_logits
+
+    def without(self, dropped: Tensor) -> Refined:
+        """The same, with no class likely for the instances of `dropped` (bool [B, N])."""
+        return replace(self, class_logits=self.computed_class_logits.masked_fill(dropped.unsqueeze(-1), IMPOSSIBLE))
 
 
 class Scale(nn.Module):

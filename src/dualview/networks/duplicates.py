@@ -1,0 +1,48 @@
+"""Instances that say the same as a better one.
+
+Published decoders let self-attention settle which of several instances on one object speaks; that takes long training. Until
+then several instances that start near one peak, or a remembered one beside a fresh one, all say that there is a car.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dualview.networks.box_state import LOG_SIZE
+from dualview.networks.box_suppression import group_by_distance
+from dualview.networks.refinement import Refined
+
+_UNLIKELY = 0.01  # confidence below which nobody asks
+
+
+def find_better(refined: Refined, confidence: Tensor, distance: float) -> Tensor:
+    """For each instance the one that speaks for it, int64 [B, N]: itself, or the most confident instance (confidence [B, N])
+    of the same best class whose centre is nearer than `distance` times the smaller of the two boxes' shorter sides.
+    """
+    labels = refined.computed_class_logits.argmax(-1)
+    width = refined.anchors[..., LOG_SIZE][..., :2].double().exp().amin(-1).clamp_max(30.0)
+    better = torch.arange(labels.shape[1], device=labels.device).expand_as(labels).clone()
+    for sample in range(len(labels)):
+        asked = (confidence[sample] > _UNLIKELY).nonzero()[:, 0]
+        centers, radius = refined.anchors[sample, asked, :2], distance * width[sample, asked]
+        groups = group_by_distance(centers, confidence[sample, asked], radius.square(), labels[sample, asked])
+        better[sample, asked] = asked[groups]
+    return better
+
+
+def inherit_ids(track_ids: Tensor, better: Tensor, confidence: Tensor) -> Tensor:
+    """Track ids [B, N] after instances gave theirs to the better one (`find_better`) where that has none: so an object
+    keeps its id when a fresh instance comes to describe it better than the remembered one. Of several that would give
+    theirs, the most confident one does; the others' are lost.
+    """
+    ids = track_ids.clone()
+    for sample, instance in (better != torch.arange(better.shape[1], device=better.device)).nonzero().tolist():
+        ids[sample, instance] = -1
+    order = confidence.argsort(1, descending=True)
+    for sample, row in enumerate(order.tolist()):
+        for instance in row:
+            target, given = int(better[sample, instance]), int(track_ids[sample, instance])
+            if target != instance and given >= 0 and ids[sample, target] < 0:
+                ids[sample, target] = given
+    return ids
