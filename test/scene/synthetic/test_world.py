@@ -1,18 +1,19 @@
 """The world behind synthetic drives, without a renderer: shapes, streets, traffic, options."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dualview.cli import main
 from dualview.errors import ConfigError
-from dualview.scene.synthetic.actors import Pose, velocity
+from dualview.scene.synthetic.actors import Actor, Pose, velocity
 from dualview.scene.synthetic.catalogue import build_catalogue
 from dualview.scene.synthetic.city import signal_state
 from dualview.scene.synthetic.collisions import overlapping
 from dualview.scene.synthetic.curves import EvenCurve
-from dualview.scene.synthetic.domains import DEFAULT, SHIFTED, find_domain
+from dualview.scene.synthetic.domains import CROWDED, DEFAULT, SHIFTED, Domain, find_domain
 from dualview.scene.synthetic.labels import silhouette, visible_boxes
 from dualview.scene.synthetic.meshes import box
 from dualview.scene.synthetic.object_model import CLASS_NAMES, Part, model_from_parts
@@ -24,7 +25,7 @@ from dualview.scene.synthetic.world import World, build_world
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    return build_world(2, 2.0, DEFAULT)
+    return build_world(2, 2.0, CROWDED)
 
 
 def test_every_class_has_shapes_of_plausible_size() -> None:
@@ -152,3 +153,25 @@ def test_command_line_says_what_is_wrong(tmp_path, capsys: pytest.CaptureFixture
     (tmp_path / "drive.mcap").touch()
     assert main(["synth", str(tmp_path / "drive.mcap")]) == 1
     assert "exists" in capsys.readouterr().err
+
+
+def test_who_never_comes_near_is_left_out() -> None:
+    wide, seconds = replace(DEFAULT, reach=(140.0, 140.0)), 3.0
+    near, all_of_them = (build_world(4, seconds, domain) for domain in (DEFAULT, wide))
+
+    def nearest(actor: Actor) -> float:
+        times = np.arange(0.0, seconds + 0.5, 0.5)
+        poses = [(actor.pose(t), all_of_them.ego.pose(t)) for t in times]
+        return min(np.hypot(a.x - e.x, a.y - e.y) for a, e in poses)
+
+    expected = {a.name for a in all_of_them.actors if nearest(a) < (30.0 if a.moving else 20.0)}
+    assert {a.name for a in near.actors} == expected
+    assert 0 < len(expected) < len(all_of_them.actors) / 2
+
+
+def test_kerbs_of_the_crowded_city_are_fuller() -> None:
+    def parked(domain: Domain) -> int:
+        world = build_world(4, 1.0, replace(domain, reach=(140.0, 140.0)))
+        return sum(not a.moving and a.model.class_name in ("car", "truck", "trailer", "bus") for a in world.actors)
+
+    assert parked(CROWDED) > parked(DEFAULT) > 0

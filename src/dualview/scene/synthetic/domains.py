@@ -42,7 +42,8 @@ class Domain:
     storeys: tuple[int, int] = (2, 7)
     lane_width: float = 3.5
     density: float = 1.0  # of traffic
-    parking: float = 0.45  # how full kerbs, racks and car parks stand; parked vehicles hide what is behind them
+    parking: float = 0.8  # how full kerbs, racks and car parks stand; parked vehicles hide what is behind them
+    reach: tuple[float, float] = (20.0, 30.0)  # m: what stands still, and who moves, is left out if it never comes nearer to the vehicle
 
 
 DEFAULT = Domain(
@@ -73,8 +74,8 @@ OVERCAST = Domain(
 )  # fmt: skip
 
 CROWDED = replace(
-    DEFAULT, name="crowded", description="the default city on a market day: full kerbs and car parks, where many a car hides another",
-    parking=1.0,
+    DEFAULT, name="crowded", description="the default city on a market day: full streets as far as one sees, cars hide cars",
+    parking=1.0, reach=(140.0, 140.0),  # a car at that distance is some 7 px high
 )  # fmt: skip
 
 DOMAINS = {d.name: d for d in (DEFAULT, SHIFTED, OVERCAST, CROWDED)} | {"city-b": SHIFTED}

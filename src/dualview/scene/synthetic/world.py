@@ -15,10 +15,6 @@ from dualview.scene.synthetic.placement import furnish
 from dualview.scene.synthetic.population import populate
 from dualview.scene.synthetic.roads import all_legs
 
-REACH = (
-    140.0  # m: who never comes nearer to the vehicle is left out; a car at that distance is some 7 px high
-)
-
 
 @dataclass(frozen=True)
 class Weather:
@@ -75,14 +71,15 @@ def build_world(seed: int, seconds: float, domain: Domain) -> World:
     weather = draw_weather(np.random.default_rng([seed, 3]), domain)
     still = furnish(city, catalogue, np.random.default_rng([seed, 4]), domain, all_legs(city))
     actors, ego = populate(city, catalogue, np.random.default_rng([seed, 5]), domain, still, seconds)
-    near = tuple(actor for actor in actors if comes_near(actor, ego, seconds))
+    still_reach, moving_reach = domain.reach
+    near = tuple(a for a in actors if comes_near(a, ego, seconds, moving_reach if a.moving else still_reach))
     return World(seed, domain, catalogue, city, weather, near, ego)
 
 
-def comes_near(actor: Actor, ego: MovingActor, seconds: float) -> bool:
-    """Is an actor ever within `REACH` of the vehicle during the drive (looked at every half second)?"""
+def comes_near(actor: Actor, ego: MovingActor, seconds: float, reach: float) -> bool:
+    """Is an actor ever within `reach` (m) of the vehicle during the drive (looked at every half second)?"""
     for time in np.arange(0.0, seconds + 0.5, 0.5):
         here, there = ego.pose(float(time)), actor.pose(float(time))
-        if (here.x - there.x) ** 2 + (here.y - there.y) ** 2 < REACH**2:
+        if (here.x - there.x) ** 2 + (here.y - there.y) ** 2 < reach**2:
             return True
     return False
