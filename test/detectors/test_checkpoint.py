@@ -4,6 +4,7 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -242,6 +243,16 @@ def test_half_precision_is_half_the_size_and_the_same_detector(saved, tmp_path, 
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
     for ours, theirs in zip(loaded.parameters(), original.parameters(), strict=True):
         assert torch.allclose(ours, theirs, rtol=2**-11, atol=6e-8)
+
+
+def test_an_export_may_have_settings_of_its_own(saved, tmp_path, capsys):
+    out = tmp_path / "out.safetensors"
+    assert main(["export", str(saved), str(out), "--set", "score_threshold=0.07", "--set", "max_tracks=50"]) == 0
+    before, after = load_checkpoint(saved).config, load_checkpoint(out).config
+    assert after == replace(before, track_threshold=0.07, max_tracks=50, decoder=replace(before.decoder, id_threshold=0.07))
+    assert main(["export", str(saved), str(tmp_path / "wrong.safetensors"), "--set", "max_trakcs=50"]) != 0
+    assert "max_tracks" in capsys.readouterr().err
+    assert not (tmp_path / "wrong.safetensors").exists()
 
 
 def test_half_precision_refuses_what_it_would_spoil(saved, tmp_path, capsys):

@@ -23,6 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="find the colours of the BEV map's pictures on this recording (training does it by itself)",
     )
     parser.add_argument("--rig", help="of that recording (default: the known one whose cameras it has)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="a setting that the copy shall have, such as score_threshold=0.1 (repeatable)",
+    )  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
 
 
@@ -30,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write it and say how large it became."""
     from dualview.detectors.checkpoint import export_half
     from dualview.errors import ConfigError
+    from dualview.training.recipe import parse_changes
 
     out = Path(arguments.out).expanduser()
     if out.suffix != ".safetensors":
@@ -38,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{out} exists: say --overwrite to replace it, or choose another name")
     weights = Path(arguments.weights).expanduser()
     colors = None if arguments.bev_colors is None else _colors(weights, arguments.bev_colors, arguments.rig)
-    largest = export_half(weights, out, colors)
+    largest = export_half(weights, out, colors, parse_changes(arguments.set))
     print(
         f"{out}: {out.stat().st_size / 2**20:.1f} MiB; rounding changed no weight by more than {largest:.1e} of itself"
     )

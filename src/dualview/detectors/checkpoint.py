@@ -164,15 +164,20 @@ def save_checkpoint(detector: Detector, path: str | Path, metadata: Mapping[str,
     save_file(weights, str(path), strings)
 
 
-def export_half(source: Path, target: Path, colors: BevColors | None = None) -> float:
+def export_half(
+    source: Path, target: Path, colors: BevColors | None = None, overrides: Mapping[str, Any] | None = None
+) -> float:
     """Copy a checkpoint with its large tensors in float16, metadata as they are; it loads like any other. colors: of its
-    BEV map, to replace those that it has.
+    BEV map, to replace those that it has. overrides: settings by dotted path that the copy shall have, such as its
+    thresholds.
 
     Small tensors (norms, biases, anchors) stay in float32: they take no room, and rounding them would move
     boxes. Returns the largest relative error among weights that float16 holds as normal numbers. Raises
-    WeightsError if the source can't be read or a weight is beyond float16.
+    WeightsError if the source can't be read or a weight is beyond float16, ConfigError for settings that it hasn't.
     """
     metadata, weights = read_metadata(source), read_tensors(source)
+    if overrides:
+        metadata[CONFIG_KEY] = load_checkpoint(source, overrides).config.to_json()
     if colors is not None:
         metadata[COLORS_KEY] = colors.to_json()
     halved, largest = {}, 0.0
