@@ -29,16 +29,16 @@ def test_the_more_confident_of_two_near_ones_of_a_class_speaks() -> None:
     boxes = refined(
         [(0, 0), (1.5, 0), (0, 1.0), (0, 2.5)], [0, 0, 1, 0]
     )  # the third is of another class, the fourth too far
-    better = find_better(boxes, torch.tensor([[0.4, 0.9, 0.8, 0.3]]), distance=1.0)
+    better = find_better(boxes, torch.tensor([[0.4, 0.9, 0.8, 0.3]]), distance=0.6)
     assert better.tolist() == [[1, 1, 2, 3]]
-    assert find_better(boxes, torch.tensor([[0.4, 0.9, 0.8, 0.3]]), distance=0.7).tolist() == [[0, 1, 2, 3]]
+    assert find_better(boxes, torch.tensor([[0.4, 0.9, 0.8, 0.3]]), distance=0.4).tolist() == [[0, 1, 2, 3]]
 
 
 def test_the_shorter_side_of_the_smaller_box_counts() -> None:
     boxes = refined([(0, 0), (1.5, 0)], [0, 0])
     small = boxes.anchors.clone()
     small[0, 1, 3:5] = torch.tensor([0.6, 3.0]).log()
-    assert find_better(replace(boxes, anchors=small), torch.tensor([[0.9, 0.5]]), 1.0).tolist() == [[0, 1]]
+    assert find_better(replace(boxes, anchors=small), torch.tensor([[0.9, 0.5]]), 0.9).tolist() == [[0, 1]]
 
 
 def test_unlikely_instances_are_left_alone() -> None:

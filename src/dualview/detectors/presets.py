@@ -63,7 +63,7 @@ def _tiny() -> DetectorConfig:
             feedforward_dims=256,
             attention_dropout=0.0,
             anchor_encoder=AnchorEncoderConfig((64, 16, 16, 32)),
-            duplicate_distance=1.0,
+            duplicate_distance=0.9,
         ),
         camera_names=NUSCENES_CAMERAS,
     )

@@ -19,9 +19,9 @@ class DecoderConfig:
     num_single_frame_layers: layers before the remembered instances join. perspective_residual "cat" gives the
     feed-forward block (aggregated, features), twice as wide (released Sparse4Dv3 weights), "add" their sum.
     camera_count: needed only without camera_embedding. id_threshold: class probability at which an instance
-    gets a track id (None: at once, as published). duplicate_distance: in evaluation an instance goes if a more
-    confident one of its class stands nearer than so many of its widths (None: the queries settle that alone, as
-    published; needs long training). Intervals in s.
+    gets a track id (None: at once, as published). duplicate_distance (m): in evaluation an instance goes if a more
+    confident one of its class stands so near to its box (see `find_better`; None: the queries settle that alone, as
+    published, which needs long training). Intervals in s.
     """
 
     class_count: int = 10

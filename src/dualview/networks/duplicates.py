@@ -18,14 +18,15 @@ _UNLIKELY = 0.01  # confidence below which nobody asks
 
 def find_better(refined: Refined, confidence: Tensor, distance: float) -> Tensor:
     """For each instance the one that speaks for it, int64 [B, N]: itself, or the most confident instance (confidence [B, N])
-    of the same best class whose centre is nearer than `distance` times the smaller of the two boxes' shorter sides.
+    of the same best class whose centre is nearer than `distance` (m) plus half the shorter side of the smaller of the two
+    boxes: near to the circle inside it.
     """
     labels = refined.computed_class_logits.argmax(-1)
     width = refined.anchors[..., LOG_SIZE][..., :2].double().exp().amin(-1).clamp_max(30.0)
     better = torch.arange(labels.shape[1], device=labels.device).expand_as(labels).clone()
     for sample in range(len(labels)):
         asked = (confidence[sample] > _UNLIKELY).nonzero()[:, 0]
-        centers, radius = refined.anchors[sample, asked, :2], distance * width[sample, asked]
+        centers, radius = refined.anchors[sample, asked, :2], distance + width[sample, asked] / 2
         groups = group_by_distance(centers, confidence[sample, asked], radius.square(), labels[sample, asked])
         better[sample, asked] = asked[groups]
     return better
