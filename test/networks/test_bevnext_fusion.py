@@ -33,6 +33,19 @@ def test_the_older_a_moment_the_wider_it_reaches() -> None:
             assert int(spread) == reach, f"moment {moment} reaches {int(spread)} cells"
 
 
+def test_an_added_fusion_begins_as_nothing_and_learns() -> None:
+    torch.manual_seed(0)
+    fusion, maps = Res2Fusion(16, 2, 2, added=True), torch.randn(2, 2, 16, 12, 10)
+    assert torch.equal(fusion(maps), maps[:, 0])
+    optimizer = torch.optim.SGD(fusion.parameters(), 0.1)
+    for _ in range(2):  # the second step reaches what lies before the layer of zeros
+        before = {name: value.clone() for name, value in fusion.named_parameters()}
+        fusion(maps).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert all(not torch.equal(value, before[name]) for name, value in fusion.named_parameters())
+
+
 def test_shapes_gradients_and_folding() -> None:
     torch.manual_seed(0)
     fusion, stages = Res2Fusion(16, 9), Res2Stages(16, (32, 64), (1, 2), (2, 1))

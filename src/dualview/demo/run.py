@@ -25,6 +25,7 @@ from dualview.scene.bag_reader import BagReader
 from dualview.scene.recorded import read_bev_images, read_tracks
 from dualview.scene.rig import Rig
 
+DRAWN_SCORE = 0.2  # of trained weights: what scores lower is published and counted, but would only hide the pictures
 UNTRAINED_NOTE = "boxes are meaningless until you train or pass --weights"
 
 
@@ -61,8 +62,12 @@ def run_demo(settings: DemoSettings) -> dict[str, Any]:
                 "seconds": {"playing": round(played.seconds, 1)}}  # fmt: skip
     write_report(out / "report", metrics, detection, [drive], keyframes, rig, Protocol(), pictures=0)
     say("drawing")
-    views = {t.stamp_ns: LabelledBoxes(t.boxes, t.class_names) for t in tracks}
-    options: dict[str, Any] = {"bev_images": bev_images, "subtitle": f"weights: {pace.weights}"}
+    least = settings.score_threshold
+    if least is None:
+        least = 0.0 if pace.untrained else DRAWN_SCORE
+    views = {t.stamp_ns: LabelledBoxes(t.boxes[t.boxes.score >= least], t.class_names) for t in tracks}
+    shown = f"; drawn from score {least:g}" if least else ""
+    options: dict[str, Any] = {"bev_images": bev_images, "subtitle": f"weights: {pace.weights}{shown}"}
     if settings.video:
         draw_video(
             out / "demo.mp4", bag, rig, views, progress=counter("frames drawn", pace.frames), **options

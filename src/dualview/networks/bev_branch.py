@@ -137,7 +137,8 @@ class BevBranch(nn.Module):
         if config.depth_field is not None:
             self.depth_field = ConditionalRandomFieldDepth(config.depth_field, bins)
         if config.history is not None:
-            self.fusion = Res2Fusion(context, config.history.frames + 1, config.history.scales)
+            past = config.history
+            self.fusion = Res2Fusion(context, past.frames + 1, past.scales, past.added)
         if config.refinement is not None:
             self.refinement = PerspectiveRefinement(
                 config.refinement, config.grid, out_channels, context, bins

@@ -55,13 +55,14 @@ class BevHistoryConfig:
     frames: earlier maps that are fused with the present one. interval (s): the least time between two maps that are
     kept; BEVNeXt's are keyframes, half a second apart, whatever the cameras' rate. max_gap (s): a longer pause since
     the latest kept map breaks the history. scales: groups of neighbouring moments that are joined first
-    (frames + 1 must be a multiple).
+    (frames + 1 must be a multiple). added: see `Res2Fusion`.
     """
 
     frames: int = 8
     interval: float = 0.4
     max_gap: float = 2.0
     scales: int = 3
+    added: bool = False
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.scales < 2 or (self.frames + 1) % self.scales:

@@ -14,9 +14,11 @@ from dualview.networks.res2_stages import normed_convolution
 
 
 class Res2Fusion(nn.Module):
-    """frames maps of `channels` each -> one map of `channels`. scales: number of groups."""
+    """frames maps of `channels` each -> one map of `channels`. scales: number of groups. added: what is fused is added to
+    the present map and begins as nothing, so that a network which learned without history stays what it was.
+    """
 
-    def __init__(self, channels: int, frames: int, scales: int = 3) -> None:
+    def __init__(self, channels: int, frames: int, scales: int = 3, added: bool = False) -> None:
         super().__init__()
         width = channels * 3 // 8  # half the channels, narrowed by 48/64 as in the paper's network
         if frames % scales or width < 1:
@@ -28,6 +30,10 @@ class Res2Fusion(nn.Module):
         self.join = normed_convolution(frames * channels, scales * width, 1, groups=scales)
         self.parts = nn.ModuleList(normed_convolution(width, width, 3) for _ in range(scales - 1))
         self.leave = normed_convolution(scales * width, channels, 1)
+        self.add = nn.Conv2d(channels, channels, 1) if added else None
+        if self.add is not None and self.add.bias is not None:
+            nn.init.zeros_(self.add.weight)
+            nn.init.zeros_(self.add.bias)
 
     def forward(self, maps: Tensor) -> Tensor:
         """maps [B, frames, channels, Y, X], the present first, then the latest ... oldest -> [B, channels, Y, X]."""
@@ -35,4 +41,5 @@ class Res2Fusion(nn.Module):
         outputs: list[Tensor] = []
         for convolution, group in zip(self.parts, reversed(older), strict=True):
             outputs.append(convolution(group + outputs[-1] if outputs else group))
-        return self.leave(torch.cat([*outputs, newest], 1))
+        fused = self.leave(torch.cat([*outputs, newest], 1))
+        return fused if self.add is None else maps[:, 0] + self.add(fused)
