@@ -11,6 +11,7 @@ from dualview.scene.synthetic.options import DriveOptions
 
 OPTIONS = DriveOptions(
     seed=3,
+    domain="crowded",  # many of everything to measure on
     seconds=0.4,
     quality="draft",
     image_size=(270, 480),
