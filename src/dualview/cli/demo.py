@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
-        "--seed", type=int, default=12, help="of the synthetic drive (default %(default)s: past road works)"
+        "--seed", type=int, default=12, help="of the synthetic drive (default %(default)s)"
     )
     parser.add_argument("--seconds", type=float, default=8.0, help="of the synthetic drive (default 8)")
     parser.add_argument(
