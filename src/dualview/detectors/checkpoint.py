@@ -67,8 +67,7 @@ def load_detector(
     override.
     """
     name = str(name_or_path)
-    shipped = shipped_checkpoints()
-    path = Path(name).expanduser()
+    path = find_checkpoint(name)
     if path.suffix in _PICKLE_SUFFIXES:
         raise WeightsError(
             f"'{name}' is a pickled checkpoint, which can run any code when it is read: turn it into a "
@@ -76,12 +75,10 @@ def load_detector(
         )
     if path.suffix == ".safetensors" or path.is_file():
         detector = load_checkpoint(path, overrides)
-    elif name in shipped:
-        detector = load_checkpoint(shipped[name], overrides)
     elif name in PRESETS:
         detector = build_detector(overridden(preset_config(name), overrides), seed)
     else:
-        known = sorted({*PRESETS, *shipped})
+        known = sorted({*PRESETS, *shipped_checkpoints()})
         raise ConfigError(
             f"'{name}' is neither a file nor a detector by name; by name there are {', '.join(known)}"
         )

@@ -27,7 +27,7 @@ from dualview.networks.class_evidence import ClassEvidence
 from dualview.networks.decoder_config import DecoderConfig
 from dualview.networks.decoder_layer import DecoderLayer
 from dualview.networks.denoising_queries import DenoisingQueries, merge_denoising_history
-from dualview.networks.duplicates import find_better
+from dualview.networks.duplicates import find_better, silent
 from dualview.networks.instance_memory import (
     InstanceMemory,
     decayed_confidence,
@@ -194,7 +194,7 @@ class Decoder(nn.Module):
         if config.duplicate_distance is not None and not self.training:
             confidence = decayed_confidence(free[-1].computed_class_logits, history, config.memory)
             better = find_better(free[-1], confidence, config.duplicate_distance)
-            free = (*free[:-1], free[-1].without(better != torch.arange(count, device=better.device)))
+            free = (*free[:-1], free[-1].without(silent(better)))
         next_memory, track_ids = remember(
             memory, history, features[:, :count], anchors[:, :count], free[-1].computed_class_logits, stamps,
             world_from_working, config.memory, with_ids=not self.training, better=better,

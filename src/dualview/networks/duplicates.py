@@ -32,18 +32,23 @@ def find_better(refined: Refined, confidence: Tensor, distance: float) -> Tensor
     return better
 
 
+def silent(better: Tensor) -> Tensor:
+    """bool [B, N]: instances that another one speaks for."""
+    return better != torch.arange(better.shape[1], device=better.device)
+
+
 def inherit_ids(track_ids: Tensor, better: Tensor, confidence: Tensor) -> Tensor:
     """Track ids [B, N] after instances gave theirs to the better one (`find_better`) where that has none: so an object
     keeps its id when a fresh instance comes to describe it better than the remembered one. Of several that would give
     theirs, the most confident one does; the others' are lost.
     """
-    ids = track_ids.clone()
-    for sample, instance in (better != torch.arange(better.shape[1], device=better.device)).nonzero().tolist():
-        ids[sample, instance] = -1
-    order = confidence.argsort(1, descending=True)
-    for sample, row in enumerate(order.tolist()):
-        for instance in row:
-            target, given = int(better[sample, instance]), int(track_ids[sample, instance])
-            if target != instance and given >= 0 and ids[sample, target] < 0:
-                ids[sample, target] = given
+    giving = silent(better)
+    ids = track_ids.masked_fill(giving, -1)
+    giving &= track_ids >= 0
+    for sample in giving.any(1).nonzero()[:, 0].tolist():
+        givers = giving[sample].nonzero()[:, 0]
+        for giver in givers[confidence[sample, givers].argsort(descending=True)]:
+            target = better[sample, giver]
+            if ids[sample, target] < 0:
+                ids[sample, target] = track_ids[sample, giver]
     return ids

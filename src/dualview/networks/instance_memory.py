@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dualview.geometry.rigid import invert_rigid
 from dualview.networks.box_state import project_anchors
-from dualview.networks.duplicates import inherit_ids
+from dualview.networks.duplicates import inherit_ids, silent
 
 _LONG_AGO = -1e6  # s; further back than any history may reach
 
@@ -228,8 +228,7 @@ def remember(
     if better is not None:
         if known is not None:
             known = inherit_ids(known, better, confidence)
-        silent = better != torch.arange(better.shape[1], device=better.device)
-        confidence = confidence.masked_fill(silent, 0.0)
+        confidence = confidence.masked_fill(silent(better), 0.0)
     next_track_id = memory.next_track_id
     if with_ids:
         ids, next_track_id = assign_track_ids(class_logits, known, next_track_id, settings.id_threshold)
