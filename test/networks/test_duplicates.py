@@ -14,36 +14,32 @@ from dualview.networks.duplicates import find_better, inherit_ids
 from dualview.networks.refinement import Refined
 
 
-def refined(
-    places: list[tuple[float, float]], labels: list[int], size: tuple[float, float] = (4.0, 2.0)
-) -> Refined:
+def refined(places: list[tuple[float, float]], labels: list[int], scores: list[float]) -> Refined:
+    """Boxes of 4 x 2 m."""
     anchors = torch.zeros(1, len(places), STATE_SIZE)
     anchors[0, :, :2] = torch.tensor(places)
-    anchors[0, :, 3:5] = torch.tensor(size).log()
-    logits = torch.full((1, len(places), 3), -3.0)
-    logits[0, torch.arange(len(labels)), torch.tensor(labels)] = 1.0
+    anchors[0, :, 3:5] = torch.tensor((4.0, 2.0)).log()
+    logits = torch.full((1, len(places), 3), -9.0)
+    logits[0, torch.arange(len(labels)), torch.tensor(labels)] = torch.tensor(scores).logit()
     return Refined(anchors, logits, None)
 
 
 def test_the_more_confident_of_two_near_ones_of_a_class_speaks() -> None:
-    boxes = refined(
-        [(0, 0), (1.5, 0), (0, 1.0), (0, 2.5)], [0, 0, 1, 0]
-    )  # the third is of another class, the fourth too far
-    better = find_better(boxes, torch.tensor([[0.4, 0.9, 0.8, 0.3]]), distance=0.6)
-    assert better.tolist() == [[1, 1, 2, 3]]
-    assert find_better(boxes, torch.tensor([[0.4, 0.9, 0.8, 0.3]]), distance=0.4).tolist() == [[0, 1, 2, 3]]
+    # the third is of another class, the fourth too far
+    boxes = refined([(0, 0), (1.5, 0), (0, 1.0), (0, 2.5)], [0, 0, 1, 0], [0.4, 0.9, 0.8, 0.3])
+    assert find_better(boxes, distance=0.6).tolist() == [[1, 1, 2, 3]]
+    assert find_better(boxes, distance=0.4).tolist() == [[0, 1, 2, 3]]
 
 
 def test_the_shorter_side_of_the_smaller_box_counts() -> None:
-    boxes = refined([(0, 0), (1.5, 0)], [0, 0])
+    boxes = refined([(0, 0), (1.5, 0)], [0, 0], [0.9, 0.5])
     small = boxes.anchors.clone()
     small[0, 1, 3:5] = torch.tensor([0.6, 3.0]).log()
-    assert find_better(replace(boxes, anchors=small), torch.tensor([[0.9, 0.5]]), 0.9).tolist() == [[0, 1]]
+    assert find_better(replace(boxes, anchors=small), 0.9).tolist() == [[0, 1]]
 
 
 def test_unlikely_instances_are_left_alone() -> None:
-    better = find_better(refined([(0, 0), (0, 0)], [0, 0]), torch.tensor([[0.9, 0.005]]), 1.0)
-    assert better.tolist() == [[0, 1]]
+    assert find_better(refined([(0, 0), (0, 0)], [0, 0], [0.9, 0.005]), 1.0).tolist() == [[0, 1]]
 
 
 def test_an_id_goes_to_the_one_that_speaks_and_to_nobody_else() -> None:

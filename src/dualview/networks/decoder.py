@@ -30,7 +30,6 @@ from dualview.networks.denoising_queries import DenoisingQueries, merge_denoisin
 from dualview.networks.duplicates import find_better, silent
 from dualview.networks.instance_memory import (
     InstanceMemory,
-    decayed_confidence,
     merge_history,
     recall,
     remember,
@@ -192,8 +191,9 @@ class Decoder(nn.Module):
         free = tuple(_part(refined, slice(count)) for refined in results)
         better = None
         if config.duplicate_distance is not None and not self.training:
-            confidence = decayed_confidence(free[-1].computed_class_logits, history, config.memory)
-            better = find_better(free[-1], confidence, config.duplicate_distance)
+            # By what each says now, which is what is reported: one that remembers an object it no longer sees must not hide
+            # another that sees it.
+            better = find_better(free[-1], config.duplicate_distance)
             free = (*free[:-1], free[-1].without(silent(better)))
         next_memory, track_ids = remember(
             memory, history, features[:, :count], anchors[:, :count], free[-1].computed_class_logits, stamps,

@@ -16,12 +16,13 @@ from dualview.networks.refinement import Refined
 _UNLIKELY = 0.01  # confidence below which nobody asks
 
 
-def find_better(refined: Refined, confidence: Tensor, distance: float) -> Tensor:
-    """For each instance the one that speaks for it, int64 [B, N]: itself, or the most confident instance (confidence [B, N])
-    of the same best class whose centre is nearer than `distance` (m) plus half the shorter side of the smaller of the two
-    boxes: near to the circle inside it.
+def find_better(refined: Refined, distance: float) -> Tensor:
+    """For each instance the one that speaks for it, int64 [B, N]: itself, or the instance with the highest score of the same
+    best class whose centre is nearer than `distance` (m) plus half the shorter side of the smaller of the two boxes: near to
+    the circle inside it.
     """
-    labels = refined.computed_class_logits.argmax(-1)
+    logits, labels = refined.computed_class_logits.float().max(-1)
+    confidence = logits.sigmoid()
     width = refined.anchors[..., LOG_SIZE][..., :2].double().exp().amin(-1).clamp_max(30.0)
     better = torch.arange(labels.shape[1], device=labels.device).expand_as(labels).clone()
     for sample in range(len(labels)):

