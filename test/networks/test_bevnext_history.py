@@ -42,6 +42,29 @@ def test_kept_maps_lie_an_interval_apart_whatever_the_rate() -> None:
     assert at_two_hertz.maps[0, :, 0, 0, 0].tolist() == [3.0, 2.0]
 
 
+@pytest.mark.parametrize("rate", [2.0, 5.0, 10.0, 12.5])
+def test_a_fused_map_can_be_asked_to_be_of_a_steady_age(rate: float) -> None:
+    config = BevHistoryConfig(frames=2, interval=0.4, kept_per_interval=4)
+    history = None
+    for index in range(int(3 * rate)):
+        now = index / rate
+        recalled = recall_maps(history, *frame(now, now, x=0.0), GRID, config)[0, :, 0, 4, 4]
+        history = remember_map(history, *frame(now, now, x=0.0), config)
+        assert history.maps.shape[1] == config.kept
+        if now > 2.0:
+            first, second = (round(now - float(value), 3) for value in recalled)
+            slack = 1 / rate + 0.1  # a frame later, and a map every 0.1 s
+            assert 0.39 <= first <= 0.4 + slack and 0.78 <= second <= 0.8 + slack
+
+
+def test_without_a_map_of_that_age_the_present_stands_in() -> None:
+    config = BevHistoryConfig(frames=2, interval=0.4, kept_per_interval=4)
+    history = remember_map(None, *frame(0.0, 1.0), config)
+    assert recall_maps(history, *frame(0.3, 7.0), GRID, config).eq(7).all()
+    recalled = recall_maps(history, *frame(0.4, 7.0, x=0.0), GRID, config)
+    assert recalled[0, 0].eq(1).all() and recalled[0, 1].eq(7).all()
+
+
 def test_before_there_is_a_history_the_present_stands_in() -> None:
     config = BevHistoryConfig(frames=2)
     now = frame(0.0, 7.0)

@@ -104,7 +104,7 @@ class DualView(Detector):
         depth = []
         if self.training and self.dense_depth is not None:
             depth = self.dense_depth(features, inputs.focal_length)
-        return Prediction(decoder, bev, depth, center)
+        return Prediction(decoder, bev, depth, center, image_features=features if self.training else [])
 
     def encode_images(self, images: Tensor, known: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Normalised images [B, N, 3, H, W] -> pyramid maps [B, N, C, h_i, w_i], fine to coarse. known: what the backbone

@@ -19,8 +19,9 @@ from dualview.networks.instance_memory import InstanceMemory
 @dataclass(frozen=True)
 class Prediction:
     """All that the network says of a batch: decoder (with the next memory; None if it rested or there is none),
-    BEV map, dense depth (training only, m, a level each), the centre head's tasks (empty where it isn't run) and
-    the maps to remember (None where none are).
+    BEV map, dense depth (training only, m, a level each), the centre head's tasks (empty where it isn't run),
+    the maps to remember (None where none are), and the pyramid's maps [B, N, C, h_i, w_i] (training only, where a detector
+    shows them).
     """
 
     decoder: DecoderOutput | None
@@ -28,6 +29,7 @@ class Prediction:
     dense_depth: list[Tensor] = field(default_factory=list)
     center: list[TaskPrediction] = field(default_factory=list)
     remembered: BevHistory | BevMemory | None = None
+    image_features: list[Tensor] = field(default_factory=list)
 
     @property
     def memory(self) -> SlotMemory:

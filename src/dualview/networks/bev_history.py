@@ -16,6 +16,8 @@ from dualview.geometry.bev_grid import BevGrid
 from dualview.geometry.rigid import invert_rigid
 from dualview.networks.bev_warp import planar, warp_bev
 
+_SLACK = 0.98  # of an interval: rates jitter, and stamps carry rounding; a map a little early is still taken
+
 
 @dataclass(frozen=True)
 class BevHistory:
@@ -56,6 +58,11 @@ class BevHistoryConfig:
     kept; BEVNeXt's are keyframes, half a second apart, whatever the cameras' rate. max_gap (s): a longer pause since
     the latest kept map breaks the history. scales: groups of neighbouring moments that are joined first
     (frames + 1 must be a multiple). added: see `Res2Fusion`.
+
+    kept_per_interval: with 1, as in BEVNeXt, the latest kept map is anything between new and one interval old, which is much the
+    same to a network that sees many. One that tells speeds from one or two earlier maps needs them at a steady age: with
+    n > 1, n maps are kept in each interval, and the k-th that is fused is the youngest that is k intervals old, so
+    its age varies by an n-th of an interval only.
     """
 
     frames: int = 8
@@ -63,8 +70,11 @@ class BevHistoryConfig:
     max_gap: float = 2.0
     scales: int = 3
     added: bool = False
+    kept_per_interval: int = 1
 
     def __post_init__(self) -> None:
+        if self.kept_per_interval < 1:
+            raise ValueError(f"history.kept_per_interval is {self.kept_per_interval}: give 1 or more")
         if self.frames < 1 or self.scales < 2 or (self.frames + 1) % self.scales:
             raise ValueError(
                 f"history.frames {self.frames} with the present one must be a multiple of history.scales "
@@ -74,6 +84,11 @@ class BevHistoryConfig:
             raise ValueError(
                 f"history.interval {self.interval} s must be shorter than history.max_gap {self.max_gap} s"
             )
+
+    @property
+    def kept(self) -> int:
+        """Maps that are kept in all."""
+        return self.frames * self.kept_per_interval
 
 
 def recall_maps(
@@ -97,9 +112,23 @@ def recall_maps(
     _check_batch(history, present)
     working_from_world = invert_rigid(history.world_from_working)
     remembered_from_present = working_from_world @ world_from_working.double().unsqueeze(1)  # [B, T, 4, 4]
-    warped = warp_bev(history.maps.flatten(0, 1), planar(remembered_from_present).flatten(0, 1), grid)
-    usable = _usable(history, stamps, config)[..., None, None, None]
-    return torch.where(usable, warped.unflatten(0, history.valid.shape).to(present.dtype), present)
+    maps, usable = history.maps, _usable(history, stamps, config)
+    if config.kept_per_interval > 1:
+        chosen, usable = _at_steady_age(history.stamps, usable, stamps, config)
+        sample = torch.arange(len(chosen), device=chosen.device).unsqueeze(1)
+        maps, remembered_from_present = maps[sample, chosen], remembered_from_present[sample, chosen]
+    warped = warp_bev(maps.flatten(0, 1), planar(remembered_from_present).flatten(0, 1), grid)
+    return torch.where(usable[..., None, None, None], warped.unflatten(0, usable.shape).to(present.dtype), present)
+
+
+def _at_steady_age(kept: Tensor, usable: Tensor, stamps: Tensor, config: BevHistoryConfig) -> tuple[Tensor, Tensor]:
+    """Which kept map [B, frames] is fused as the first, second, ...: the youngest that is so many intervals old; and whether
+    there is one. kept [B, T] stamps, the latest first (where maps are there).
+    """
+    age = (stamps.double().unsqueeze(1) - kept).abs()
+    wanted = config.interval * torch.arange(1, config.frames + 1, dtype=age.dtype, device=age.device)
+    old_enough = usable.unsqueeze(1) & (age.unsqueeze(1) >= _SLACK * wanted.unsqueeze(-1))  # [B, frames, T]
+    return old_enough.int().argmax(-1), old_enough.any(-1)  # argmax: the first, which is the youngest
 
 
 def remember_map(
@@ -115,11 +144,11 @@ def remember_map(
     present = present.detach().unsqueeze(1)
     stamps, world_from_working = stamps.double(), world_from_working.double()
     if history is None:
-        history = _empty(present, config.frames)
+        history = _empty(present, config.kept)
     _check_batch(history, present)
     usable = _usable(history, stamps, config)
-    # Rates jitter, and stamps carry rounding: a map a little early is still taken.
-    due = ~usable[:, 0] | ((stamps - history.stamps[:, 0]).abs() >= 0.98 * config.interval)
+    spacing = config.interval / config.kept_per_interval
+    due = ~usable[:, 0] | ((stamps - history.stamps[:, 0]).abs() >= _SLACK * spacing)
 
     def pushed(newest: Tensor, kept: Tensor) -> Tensor:
         shifted = torch.cat([newest.to(kept.dtype), kept[:, :-1]], 1)

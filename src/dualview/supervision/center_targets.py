@@ -95,7 +95,7 @@ def _task_targets(
             column, row = (int(v) for v in corner[slot])
             length, width = (float(v) / grid.resolution for v in boxes[slot, 3:5])
             radius = max(config.min_radius, int(gaussian_radius(length, width, config.min_overlap)))
-            _splat(heatmap[b, task.index(int(labels[order[slot]]))], column, row, radius)
+            splat(heatmap[b, task.index(int(labels[order[slot]]))], column, row, radius)
             cell[b, slot], valid[b, slot] = row * grid.columns + column, True
             yaw = boxes[slot, 6]
             numbers[b, slot] = torch.cat(
@@ -105,7 +105,7 @@ def _task_targets(
     return TaskTargets(heatmap.to(device), numbers.to(device), cell.to(device), valid.to(device))
 
 
-def _splat(heatmap: Tensor, column: int, row: int, radius: int) -> None:
+def splat(heatmap: Tensor, column: int, row: int, radius: int) -> None:
     """Lay a Gaussian of deviation (2 radius + 1) / 6 over heatmap [Y, X], in place; the higher value stays."""
     deviation = (2 * radius + 1) / 6
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)

@@ -59,10 +59,11 @@ class ObjectiveBuilder(Protocol):
 def builders() -> tuple[ObjectiveBuilder, ...]:
     """One of each `objective_*` module. They build on this one, so they are imported when they are asked for."""
     from dualview.training.objective_2d import build_image_box_objective
+    from dualview.training.objective_image import build_image_centers
     from dualview.training.objective_lidar import build_lidar_objective
     from dualview.training.objective_maps import build_map_objective
 
-    return (build_lidar_objective, build_image_box_objective, build_map_objective)
+    return (build_lidar_objective, build_image_box_objective, build_map_objective, build_image_centers)
 
 
 def build_objectives(

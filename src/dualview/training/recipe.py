@@ -26,6 +26,7 @@ from dualview.scene.augmentation.grid_mask import GridMaskSettings
 from dualview.scene.augmentation.image import ImageAugmentationSettings
 from dualview.scene.augmentation.photometric import PhotometricSettings
 from dualview.supervision.denoising import DenoisingConfig
+from dualview.supervision.image_centers import ImageCenterSettings
 from dualview.supervision.map_distillation import MapDistillationSettings
 from dualview.training.labels_2d_settings import Labels2DSettings
 from dualview.training.lidar_distillation import LidarDistillation
@@ -193,6 +194,9 @@ class Recipe:
     that are passed over before giving up. picture_every, checkpoint_every, log_every: steps (0 = never).
     map_distillation: learn a foundation model's label maps too.
     labels_2d: learn from rectangles in images too, or alone.
+    image_centers: a small head that lives in the training learns from the image features where the centres of objects are seen.
+    fresh: with start_from, parts of the network ("bev_branch.fusion") that the checkpoint lacks or has in another shape; they start
+    from random weights.
     """
 
     model: str
@@ -200,6 +204,7 @@ class Recipe:
     anchors: str = "k-means"
     backbone_weights: str | None = None
     start_from: str | None = None
+    fresh: tuple[str, ...] = ()
     freeze_batch_norm: bool = False
     freeze_stages: int = 0
     cache_features: bool = False
@@ -225,6 +230,7 @@ class Recipe:
     keep_every: int = 0
     max_bad_steps: int = 20
     labels_2d: Labels2DSettings | None = None
+    image_centers: ImageCenterSettings | None = None
 
     def __post_init__(self) -> None:
         if self.cache_features:
@@ -235,6 +241,8 @@ class Recipe:
                     f"cache_features keeps what the backbone says of unchanged images: set augmentation.{on[0]} to "
                     f"{'0' if on[0] == 'camera_dropout' else 'null'}"
                 )
+        if self.fresh and self.start_from is None:
+            raise ValueError("fresh names parts that start_from hasn't got: set start_from too, or leave it out")
         if self.freeze_stages and self.backbone_weights is None and self.start_from is None:
             raise ValueError(
                 "freeze_stages would keep random weights: set backbone_weights or start_from, or leave it out"

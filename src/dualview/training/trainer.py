@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from dualview.detectors.backbone_weights import load_backbone_weights
 from dualview.detectors.checkpoint import build_detector, find_checkpoint, load_weights, read_tensors
@@ -92,7 +93,7 @@ def initial_detector(
     if recipe.start_from is not None:
         detector = build_detector(config, recipe.seed)
         path = find_checkpoint(recipe.start_from)
-        load_weights(detector, read_tensors(path), str(path))
+        load_weights(detector, _with_fresh(read_tensors(path), detector, recipe.fresh), str(path))
         tell(f"starting from {path}")
         return detector
     count = 0 if config.decoder is None else config.decoder.num_anchors
@@ -121,6 +122,17 @@ def initial_detector(
             raise ConfigError(f"{config.name} has no image backbone: leave backbone_weights out of the recipe")
         tell(load_backbone_weights(backbone, name, recipe.backbone_weights))
     return detector
+
+
+def _with_fresh(weights: dict[str, Tensor], detector: Detector, fresh: tuple[str, ...]) -> dict[str, Tensor]:
+    """The weights with the detector's own for the parts that `fresh` names. Raises ConfigError for a part that it hasn't got."""
+    own = detector.state_dict()
+    for part in fresh:
+        named = {name: value for name, value in own.items() if name == part or name.startswith(f"{part}.")}
+        if not named:
+            raise ConfigError(f"fresh: {detector.config.name} has no part '{part}', as its weights name it")
+        weights = {name: value for name, value in weights.items() if not name.startswith(f"{part}.")} | named
+    return weights
 
 
 def make_trainer(
