@@ -51,6 +51,7 @@ def _tiny() -> DetectorConfig:
             preprocess_blocks=0,
             encoder_channels=(64, 96, 128),
             encoder_blocks=(1, 1, 1),
+            history=BevHistoryConfig(frames=1, scales=2, interval=0.4, added=True, kept_per_interval=4),
         ),
         dense_depth_levels=3,
         center_head=CenterHeadConfig((tuple(range(10)),), branch_channels=32, proposals=144, evidence=True),
