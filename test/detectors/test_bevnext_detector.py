@@ -232,8 +232,10 @@ def test_presets_hold_the_parts_and_the_others_do_not() -> None:
     assert paper.history.frames == 8 and paper.depth_field.iterations == 20 and paper.depth_bins.count == 118
     for name in ("dualview-tiny", "dualview-r50"):
         bev = preset_config(name).bev
-        assert bev.depth_field is bev.history is bev.refinement is None and bev.encoder_style == "residual"
+        assert bev.depth_field is bev.refinement is None and bev.encoder_style == "residual"
         assert not bev.context_deformable
+    assert preset_config("dualview-r50").bev.history is None
+    assert preset_config("dualview-tiny").bev.history.frames == 1  # speeds need a second moment, no more
 
 
 def test_what_does_not_go_together_is_named() -> None:

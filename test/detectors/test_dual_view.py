@@ -11,6 +11,7 @@ from detector_frames import bev_only, perspective_only, small_config, surround_f
 
 from dualview.detectors.checkpoint import build_detector
 from dualview.detectors.config import IDENTITY
+from dualview.detectors.greedy_tracker import GreedyTrackingConfig, Tracks, track
 from dualview.detectors.import_sparse4d import LIDAR_TOP_FROM_EGO
 from dualview.detectors.inputs import inputs_from_frames
 from dualview.errors import ConfigError
@@ -111,9 +112,33 @@ def test_age_counts_frames():
     outputs, _ = run(detector, drive(detector.config, 5))
     born: dict[int, int] = {}
     for index, output in enumerate(outputs):
-        for track, age in zip(output.tracks.track_id.tolist(), output.age.tolist(), strict=True):
-            assert age == index - born.setdefault(track, index)
+        for identity, age in zip(output.tracks.track_id.tolist(), output.age.tolist(), strict=True):
+            assert age == index - born.setdefault(identity, index)
     assert outputs[-1].age.max() >= 2
+
+
+def test_identities_may_come_from_the_greedy_tracker():
+    """The same boxes, with ids that follow from where they are in the world, from no instance's memory."""
+    published = detector_of(small_config())
+    following = detector_of(small_config(tracking=GreedyTrackingConfig()))
+    frames = drive(published.config, 4)
+    expected, _ = run(published, frames)
+    outputs, state = run(following, frames)
+    for one, other in zip(expected, outputs, strict=True):
+        first, second = (o.tracks[o.tracks.center[:, 0].argsort()] for o in (one, other))
+        assert torch.equal(first.center, second.center) and torch.equal(first.label, second.label)
+        assert len(set(other.tracks.track_id.tolist())) == len(other.tracks)
+    tracks = Tracks()
+    for frame, output in zip(frames, outputs, strict=True):
+        pose = frame.world_from_ego_anchor
+        names = following.config.class_names
+        again, tracks = track(tracks, output.tracks, pose, frame.stamp_ns, names, GreedyTrackingConfig())
+        assert torch.equal(again.boxes.track_id, output.tracks.track_id) and torch.equal(again.age, output.age)
+    assert outputs[-1].age.max() >= 1
+    everything = {i for output in outputs for i in output.tracks.track_id.tolist()}
+    assert state.next_track_id == max(everything) + 1
+    after_reset, _ = run(following, frames, following.initial_state(state.next_track_id))
+    assert not everything & {i for o in after_reset for i in o.tracks.track_id.tolist()}
 
 
 def test_only_confident_instances_get_an_identity():
@@ -241,9 +266,9 @@ def test_a_still_world_stays_still_while_the_vehicle_drives():
     compared = 0
     for frame, output in zip(frames, outputs, strict=True):
         world = output.tracks.transformed(frame.world_from_ego_anchor).center
-        for track, center in zip(output.tracks.track_id.tolist(), world, strict=True):
-            compared += track in places
-            assert torch.allclose(places.setdefault(track, center), center, atol=2e-3)
+        for identity, center in zip(output.tracks.track_id.tolist(), world, strict=True):
+            compared += identity in places
+            assert torch.allclose(places.setdefault(identity, center), center, atol=2e-3)
     assert compared >= 20
 
 

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"),
-                        help="as the node's parameter (default auto: bf16 on a CPU with AMX or AVX-512 BF16 instructions, else fp32)")  # fmt: skip
+                        help="as the node's parameter (default auto: bf16 on a CPU with AMX or AVX-512 BF16, else fp32)")  # fmt: skip
     parser.add_argument(
         "--score-threshold", type=float, help="as the node's parameter (default: what the checkpoint says)"
     )

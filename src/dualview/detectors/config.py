@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from dualview.detectors.greedy_tracker import GreedyTrackingConfig
 from dualview.detectors.json_config import from_dict
 from dualview.detectors.oracle import OracleConfig
 from dualview.detectors.settings_base import BackboneConfig, CameraSettings
@@ -51,7 +52,9 @@ class DetectorConfig(CameraSettings):
     labels mean. track_threshold: class probability at which an instance with an id is reported. max_tracks:
     the most that are reported. camera_names: the rig that it was trained on, for information. oracle: what
     the BEV map is made of in place of images (None: of images). working_from_ego: the frame inside the
-    network, for imported weights that were trained in another frame than the ego frame (rigid, 4x4).
+    network, for imported weights that were trained in another frame than the ego frame (rigid, 4x4). tracking: None lets
+    instances carry their ids, as published, which takes long training; else ids come from CenterPoint's greedy tracker, which
+    asks for good velocities only.
     """
 
     name: str
@@ -66,6 +69,7 @@ class DetectorConfig(CameraSettings):
     class_names: tuple[str, ...] = NUSCENES_CLASSES
     track_threshold: float = 0.2
     max_tracks: int = 300
+    tracking: GreedyTrackingConfig | None = None
     camera_names: tuple[str, ...] = ()
     working_from_ego: Matrix4 = IDENTITY
     format: Literal["dualview-detector-1"] = "dualview-detector-1"

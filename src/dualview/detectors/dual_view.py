@@ -22,6 +22,7 @@ from torch import Tensor
 from dualview.detectors.box_decoding import decode_instances
 from dualview.detectors.config import DetectorConfig
 from dualview.detectors.detector import Detector, StepClock, cells_seen, seen_by_cameras
+from dualview.detectors.greedy_tracker import Tracks, track
 from dualview.detectors.inputs import DetectorInputs, image_colors, inputs_from_frames
 from dualview.detectors.oracle import with_oracle_inputs
 from dualview.detectors.output import BevMap, DetectorOutput, StepTimes
@@ -189,7 +190,8 @@ class DualView(Detector):
         """The state before the first frame, and after any break in time; new ids count from
         `next_track_id`.
         """
-        return DetectorState(self.decoder.initial_memory(next_track_id))
+        tracks = None if self.config.tracking is None else Tracks(next_track_id)
+        return DetectorState(self.decoder.initial_memory(next_track_id), tracks=tracks)
 
     @torch.inference_mode()
     def step(
@@ -219,43 +221,54 @@ class DualView(Detector):
             clock.tick("bev")
             decoder = self.decode(features, bev, inputs, state.memory, center=self.find_centers(bev))
             clock.tick("decoder")
-        tracks = self._tracks(decoder)
+        tracks, age, ages, followed = self._tracks(decoder, state, frame)
         centers = tracks.transformed(
             self.config.working_from_ego_matrix
         ).center  # where the projections start
         seen = seen_by_cameras(
             centers, inputs.image_from_working[0].cpu(), inputs.camera_mask[0].cpu(), frame.image_size
         )
-        age = state.ages.of(tracks.track_id)
-        remembered = decoder.memory.instances.track_ids[0].cpu()
-        next_ages = TrackAges(remembered, state.ages.of(remembered))
         bev_map = self._bev_map(bev, inputs) if bev is not None and with_bev_map else None
         clock.tick("output")
         output = DetectorOutput(tracks, age, seen.sum(0), bev_map, StepTimes(**clock.seconds))
         memory = DualMemory.joined(decoder.memory, None if bev is None else bev.history)
-        return output, DetectorState(memory, next_ages)
+        return output, DetectorState(memory, ages, followed)
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.decoder.initial_anchors.device
 
-    def _tracks(self, decoder: DecoderOutput) -> Boxes3D:
-        """Reported boxes of a batch of one: ego frame, best score first, on the CPU."""
+    def _tracks(
+        self, decoder: DecoderOutput, state: DetectorState, frame: SurroundFrame
+    ) -> tuple[Boxes3D, Tensor, TrackAges, Tracks | None]:
+        """What is reported of a batch of one, its ages, and what the next state takes along of both."""
+        boxes, config = self._boxes(decoder), self.config
+        if config.tracking is not None and state.tracks is not None:
+            pose: Tensor = frame.world_from_ego_anchor
+            found, tracks = track(state.tracks, boxes, pose, frame.stamp_ns, config.class_names, config.tracking)
+            return found.boxes, found.age, state.ages, tracks
+        boxes = boxes[boxes.track_id >= 0]
+        remembered = decoder.memory.instances.track_ids[0].cpu()
+        ages = TrackAges(remembered, state.ages.of(remembered))
+        return boxes, state.ages.of(boxes.track_id), ages, None
+
+    def _boxes(self, decoder: DecoderOutput) -> Boxes3D:
+        """Boxes of a batch of one, with the ids of their instances: ego frame, best score first, on the CPU."""
         (decoded,) = decode_instances(
             decoder.class_logits, decoder.anchors, decoder.quality, decoder.track_ids,
             self.config.max_tracks, self.config.track_threshold,
         )  # fmt: skip
         ids = decoder.track_ids[0, decoded.query]
-        kept = (ids >= 0) & decoded.boxes.isfinite().all(-1)
+        kept = decoded.boxes.isfinite().all(-1)
         boxes = decoded.boxes[kept].cpu()
         working = Boxes3D(
             center=boxes[:, :3], size=boxes[:, 3:6], yaw=boxes[:, 6], velocity=boxes[:, 7:10],
             label=decoded.labels[kept].cpu(), score=decoded.scores[kept].cpu(), track_id=ids[kept].cpu(),
         )  # fmt: skip
-        tracks = working.transformed(invert_rigid(self.config.working_from_ego_matrix))
-        tracks.velocity[:, 2] = 0.0  # never supervised, hence meaningless
-        return tracks
+        found = working.transformed(invert_rigid(self.config.working_from_ego_matrix))
+        found.velocity[:, 2] = 0.0  # never supervised, hence meaningless
+        return found
 
     def _bev_map(self, bev: BevPrediction, inputs: DetectorInputs) -> BevMap:
         """The first sample's map, on the CPU, and which of its cells some camera sees."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from dualview.detectors import bev_presets, bevformer_presets, lidar_presets
 from dualview.detectors.config import ARGOVERSE2_CAMERAS, NUSCENES_CAMERAS, BackboneConfig, DetectorConfig
 from dualview.detectors.detector import Settings
+from dualview.detectors.greedy_tracker import GreedyTrackingConfig
 from dualview.detectors.oracle import OracleConfig
 from dualview.errors import ConfigError
 from dualview.geometry.bev_grid import BevGrid
@@ -66,6 +67,7 @@ def _tiny() -> DetectorConfig:
             anchor_encoder=AnchorEncoderConfig((64, 16, 16, 32)),
             duplicate_distance=0.9,
         ),
+        tracking=GreedyTrackingConfig(),
         camera_names=NUSCENES_CAMERAS,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from dualview.detectors.greedy_tracker import Tracks
 from dualview.networks.bev_history import BevHistory
 from dualview.networks.bevformer_memory import BevMemory
 from dualview.networks.dual_memory import DualMemory
@@ -35,14 +36,17 @@ class TrackAges:
 
 @dataclass(frozen=True)
 class DetectorState:
-    """Instances that the next frame starts from, and how old their tracks are."""
+    """Instances that the next frame starts from, and how old their tracks are; tracks: of the greedy tracker, where that gives the
+    ids.
+    """
 
     memory: InstanceMemory = field(default_factory=InstanceMemory)
     ages: TrackAges = field(default_factory=TrackAges)
+    tracks: Tracks | None = None
 
     @property
     def next_track_id(self) -> int:
         """The first id that was never given; pass it to `initial_state` after a reset so that no id is used
         twice.
         """
-        return self.memory.next_track_id
+        return self.memory.next_track_id if self.tracks is None else self.tracks.next_track_id

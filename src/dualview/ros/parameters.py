@@ -99,7 +99,7 @@ PARAMETERS: tuple[ParameterSpec, ...] = (
     ParameterSpec("rig", "synthetic", "Rig: a name in config/rigs or a path to a YAML file. It says which cameras, topics and frames."),
     ParameterSpec("weights", "dualview-tiny", "Detector: a preset, a name in models/, or a path to a .safetensors checkpoint."),
     ParameterSpec("device", "auto", "auto (CUDA if there is one), cpu, cuda, or cuda:N."),
-    ParameterSpec("precision", "auto", "Numbers of the network: fp32, bf16, or auto (bf16 on a CPU with AMX or AVX-512 BF16 instructions, else fp32).",
+    ParameterSpec("precision", "auto", "Numbers of the network: fp32, bf16, or auto (bf16 on a CPU with AMX or AVX-512 BF16, else fp32).",
                   choices=("auto", "fp32", "bf16")),
     ParameterSpec("autostart", True, "Configure and activate without a lifecycle manager.", Change.START),
     ParameterSpec("output_frame", "world", "Frame of the published boxes.", Change.ANY_TIME, choices=("world", "ego")),

@@ -34,7 +34,8 @@ class ImageCenterSettings:
     def __post_init__(self) -> None:
         if self.weight < 0 or self.box_weight < 0 or self.hidden_channels < 1:
             raise ValueError(
-                f"weight {self.weight} and box_weight {self.box_weight} must be 0 or more, hidden_channels {self.hidden_channels} at least 1"
+                f"weight {self.weight} and box_weight {self.box_weight} must be 0 or more, hidden_channels "
+                f"{self.hidden_channels} at least 1"
             )
 
 

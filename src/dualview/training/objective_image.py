@@ -15,7 +15,12 @@ from dualview.detectors.detector import Settings
 from dualview.detectors.prediction import Prediction
 from dualview.errors import ConfigError
 from dualview.networks.center_head import HEATMAP_PRIOR
-from dualview.supervision.image_centers import NUMBERS, ImageCenterSettings, image_center_losses, image_center_targets
+from dualview.supervision.image_centers import (
+    NUMBERS,
+    ImageCenterSettings,
+    image_center_losses,
+    image_center_targets,
+)
 from dualview.training.objectives import Objective
 from dualview.training.recipe import Recipe
 from dualview.training.samples import TrainingBatch
