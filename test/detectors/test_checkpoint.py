@@ -179,7 +179,7 @@ def test_the_command_lists_every_preset(capsys):
     assert main(["models"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert set(PRESETS) <= set(lines)
-    assert "160x448" in lines["dualview-tiny"] and "M parameters" in lines["dualview-tiny"]
+    assert "224x640" in lines["dualview-tiny"] and "M parameters" in lines["dualview-tiny"]
 
 
 def test_importing_the_package_is_cheap():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from detector_frames import ego_pose
 from hypothesis import given, settings
@@ -114,11 +115,11 @@ def test_one_that_is_hidden_too_long_gets_another() -> None:
 
 
 def test_gates_and_classes() -> None:
-    def same(label: int, other: int, distance: float, gap: float = 0.5) -> bool:
+    def same(label: int, other: int, distance: float, gap: float = 0.5, config=CONFIG) -> bool:
         _, tracks = step(Tracks(), boxes([[0, 0]], [[0, 0]], [label], [1.0]), 0.0)
         pose = ego_pose(0.0)
         moved = boxes([[distance, 0]], [[0, 0]], [other], [1.0])
-        found, _ = track(tracks, moved, pose, round(gap * 1e9), CLASSES, CONFIG)
+        found, _ = track(tracks, moved, pose, round(gap * 1e9), CLASSES, config)
         return found.boxes.track_id.tolist() == [0]
 
     for label, name in enumerate(CLASSES):
@@ -126,6 +127,10 @@ def test_gates_and_classes() -> None:
     assert not same(0, 1, 0.1)
     # A track of a moment ago is near.
     assert not same(0, 0, 2.0, gap=0.1) and same(0, 0, 0.9, gap=0.1)
+    wider = GreedyTrackingConfig(gate_scale=1.5)
+    assert same(0, 0, 5.9, config=wider) and not same(0, 0, 6.1, config=wider)
+    with pytest.raises(ValueError, match="gate_scale > 0"):
+        GreedyTrackingConfig(gate_scale=0.0)
 
 
 def test_the_better_detection_chooses_first() -> None:

@@ -27,16 +27,19 @@ _OTHER_GATE = 3.0
 class GreedyTrackingConfig:
     """max_coast (s): an unseen track goes on so long at constant velocity (published: three keyframes). gate_interval
     (s): the gates are for tracks seen so long ago; for fresher ones they shrink, down to `smallest_gate` of
-    themselves.
+    themselves. gate_scale: on all gates; the published ones are for LiDAR, and cameras place objects less exactly.
     """
 
     max_coast: float = 1.6
     gate_interval: float = 0.5
     smallest_gate: float = 0.25
+    gate_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.max_coast < 0 or self.gate_interval <= 0 or not 0 < self.smallest_gate <= 1:
-            raise ValueError(f"{self}: max_coast >= 0, gate_interval > 0 and smallest_gate in 0..1")
+        if min(self.gate_interval, self.gate_scale) <= 0 or self.max_coast < 0 or not 0 < self.smallest_gate <= 1:
+            raise ValueError(
+                f"{self}: max_coast >= 0, gate_interval > 0, gate_scale > 0 and smallest_gate in 0..1"
+            )
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def _gates(
     """Largest distance (m) to each track, [K]."""
     table = torch.tensor([GATES.get(name, _OTHER_GATE) for name in class_names], dtype=torch.float64)
     share = (stamp_ns - tracks.seen_ns).double() * 1e-9 / config.gate_interval
-    return table[tracks.boxes.label] * share.clamp(config.smallest_gate, 1.0)
+    return config.gate_scale * table[tracks.boxes.label] * share.clamp(config.smallest_gate, 1.0)
 
 
 def _assign(places: Tensor, labels: Tensor, tracks: Tracks, gates: Tensor) -> Tensor:

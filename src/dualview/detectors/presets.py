@@ -36,7 +36,7 @@ class Preset:
 def _tiny() -> DetectorConfig:
     return DetectorConfig(
         name="dualview-tiny",
-        image_size=(160, 448),
+        image_size=(224, 640),
         backbone=BackboneConfig("tf_efficientnet_lite0", (8, 16, 32)),
         neck_blocks=(1, 1),
         bev=BevBranchConfig(

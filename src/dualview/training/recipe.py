@@ -186,7 +186,7 @@ class Recipe:
     name in models/, whose config then counts instead of `model`.
     freeze_batch_norm: keep the backbone's batch statistics. freeze_stages: the backbone's stem and so many
     stages after it stay as they were loaded (only with pretrained weights). cache_features: the backbone, frozen as a
-    whole, sees every stored frame once, and its maps are kept beside the drive (2 megabytes a frame of six 160x448
+    whole, sees every stored frame once, and its maps are kept beside the drive (4 megabytes a frame of six 224x640
     images, twice that where the world is mirrored); needs image augmentation off, but for mirroring together.
     lidar_distillation: a LiDAR teacher helps. steps: optimiser steps; a step
     sees batch_size * accumulate frames per process. dense_steps: steps at the start in which the decoder rests

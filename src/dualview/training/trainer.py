@@ -13,11 +13,11 @@ import torch
 import yaml
 from torch import Tensor
 
+from dualview.allocator import keep_freed_memory
 from dualview.detectors.backbone_weights import load_backbone_weights
 from dualview.detectors.checkpoint import build_detector, find_checkpoint, load_weights, read_tensors
 from dualview.detectors.detector import Detector, Settings
 from dualview.errors import ConfigError
-from dualview.training.allocator import keep_freed_memory
 from dualview.training.anchors import kmeans_anchors, load_anchors, training_boxes
 from dualview.training.callbacks import LAST, WEIGHTS, Checkpoints, LossLog
 from dualview.training.data_module import StreamingData

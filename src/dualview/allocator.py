@@ -1,4 +1,4 @@
-"""Memory that a training step gives back and asks for again.
+"""Memory that a network gives back and asks for again, step after step.
 
 A step on a CPU takes and returns gigabytes in large pieces. glibc hands each of them back to the system, which clears every
 page again when it is next touched: on a virtual machine that is a good part of the step.

@@ -7,7 +7,7 @@ import pytest
 
 MEASURE = """
 import ctypes, resource
-from dualview.training.allocator import keep_freed_memory
+from dualview.allocator import keep_freed_memory
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
