@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src/dualview"
-FREE = {"errors", "resources", "allocator"}  # at the foot of the house
+FREE = {"errors", "resources"}  # at the foot of the house
 MAY_IMPORT = {
     "geometry": set(),
     "scene": {"geometry"},

@@ -59,7 +59,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write the report, print the best-known numbers."""
     from dataclasses import replace
 
-    from dualview.allocator import keep_freed_memory
     from dualview.errors import ConfigError
     from dualview.evaluation.metrics import compute_metrics, headline
     from dualview.evaluation.protocol import load_protocol
@@ -67,7 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     from dualview.evaluation.robustness import robustness_headline
     from dualview.evaluation.run import detect, fitting_rig, label, read_labels, recorded, unique_names
 
-    keep_freed_memory()  # as the node does: what it costs is what is measured
     check_robustness_arguments(arguments)
     protocol = load_protocol(arguments.protocol)
     if arguments.keyframe_interval is not None:

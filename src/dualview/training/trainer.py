@@ -13,7 +13,6 @@ import torch
 import yaml
 from torch import Tensor
 
-from dualview.allocator import keep_freed_memory
 from dualview.detectors.backbone_weights import load_backbone_weights
 from dualview.detectors.checkpoint import build_detector, find_checkpoint, load_weights, read_tensors
 from dualview.detectors.detector import Detector, Settings
@@ -65,8 +64,6 @@ def train(
     labelled = sum(int(drive.labelled.sum()) for drive in drives)
     tell(f"{len(drives)} drives, {labelled} labelled frames")
     detector = initial_detector(recipe, config, drives, tell)
-    if recipe.accelerator == "cpu" or not torch.cuda.is_available():
-        keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     if not resume and (folder / "losses.csv").exists():
