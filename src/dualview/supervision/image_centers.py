@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dualview.geometry.box_projection import project_boxes
+from dualview.networks.perspective_aggregation import project_to_images
 from dualview.supervision.center_targets import gaussian_radius, splat
 from dualview.supervision.detection_loss import average_count, gaussian_focal_loss
 from dualview.supervision.ground_truth import GroundTruth
@@ -75,23 +76,22 @@ def image_center_targets(
         if not len(labels):
             continue
         projected = project_boxes(boxes[:, :7], matrices[b], image_size)  # [V, M]
-        homogeneous = torch.cat([boxes[:, :3], torch.ones(len(boxes), 1)], 1)
-        at = torch.einsum("vij,mj->vmi", matrices[b], homogeneous)
-        place = at[..., :2] / at[..., 2:3].clamp(min=0.1) / stride  # [V, M, 2] cells
+        located, _ = project_to_images(boxes[None, :, None, :3], matrices[b][None], image_size)
+        place = located[0, :, :, 0] * boxes.new_tensor([width, height])  # [V, M, 2] cells
         inside = (place >= 0).all(-1) & (place < place.new_tensor([width, height])).all(-1)
+        origins = -torch.linalg.solve(matrices[b, :, :3, :3], matrices[b, :, :3, 3])  # [V, 3] where the cameras are
         for v, m in (inside & projected.valid & masks[b].unsqueeze(1)).nonzero().tolist():
             column, row = (int(value) for value in place[v, m].floor())
             x_min, y_min, x_max, y_max = (projected.rectangles[v, m] / stride).tolist()
             radius = int(max(gaussian_radius(x_max - x_min, y_max - y_min, MIN_OVERLAP), 1.0))
             splat(heatmap[b, v, int(labels[m])], column, row, radius)
             cells.append(torch.tensor([((b * cameras + v) * height + row) * width + column]))
-            numbers.append(_numbers(boxes[m], place[v, m], projected.depth[v, m], matrices[b, v]))
+            numbers.append(_numbers(boxes[m], place[v, m], projected.depth[v, m], origins[v]))
     return ImageCenterTargets(heatmap.to(device), torch.cat(cells).to(device), torch.cat(numbers).to(device))
 
 
-def _numbers(box: Tensor, place: Tensor, depth: Tensor, image_from_working: Tensor) -> Tensor:
-    """The numbers [1, 8] of one box [9] at `place` [2] (cells) of an image."""
-    camera = -torch.linalg.solve(image_from_working[:3, :3], image_from_working[:3, 3])
+def _numbers(box: Tensor, place: Tensor, depth: Tensor, camera: Tensor) -> Tensor:
+    """The numbers [1, 8] of one box [9] at `place` [2] (cells) of the image of a camera at [3] (m)."""
     ray = box[:2] - camera[:2]
     seen = box[6] - torch.atan2(ray[1], ray[0])
     known = [place - place.floor(), depth.log()[None], box[3:6].log(), torch.stack([seen.sin(), seen.cos()])]
