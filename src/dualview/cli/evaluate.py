@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, write the report, print the best-known numbers."""
     from dataclasses import replace
 
+    from dualview.detectors.host_memory import keep_freed_memory
     from dualview.errors import ConfigError
     from dualview.evaluation.metrics import compute_metrics, headline
     from dualview.evaluation.protocol import load_protocol
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dualview.evaluation.robustness import robustness_headline
     from dualview.evaluation.run import detect, fitting_rig, label, read_labels, recorded, unique_names
 
+    keep_freed_memory()
     check_robustness_arguments(arguments)
     protocol = load_protocol(arguments.protocol)
     if arguments.keyframe_interval is not None:

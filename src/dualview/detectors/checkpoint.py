@@ -24,6 +24,7 @@ from dualview.detectors.presets import PRESETS, preset_config
 from dualview.detectors.systems import make_detector, settings_from_json
 from dualview.errors import ConfigError, WeightsError
 from dualview.networks.fold_norms import fold_batch_norms, same_numbers
+from dualview.networks.symmetric_padding import pad_symmetrically
 from dualview.resources import find_directories
 
 CONFIG_KEY = "dualview_config"
@@ -136,6 +137,7 @@ def fold_for_inference(detector: Detector) -> Detector:
     detector.eval()
     if detector.image_backbone is not None:
         backbone = fold_batch_norms(detector.image_backbone)
+        pad_symmetrically(backbone)
         example = torch.linspace(-2, 2, 3 * 64 * 64).view(1, 3, 64, 64)
         if same_numbers(detector.image_backbone, backbone, example):  # any of timm's networks may be in there
             detector.image_backbone = backbone

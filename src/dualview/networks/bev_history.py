@@ -150,9 +150,11 @@ def remember_map(
     spacing = config.interval / config.kept_per_interval
     due = ~usable[:, 0] | ((stamps - history.stamps[:, 0]).abs() >= _SLACK * spacing)
 
+    everywhere = bool(due.all())  # as at most rates: spares a copy of all maps
+
     def pushed(newest: Tensor, kept: Tensor) -> Tensor:
         shifted = torch.cat([newest.to(kept.dtype), kept[:, :-1]], 1)
-        return torch.where(due.view(-1, *[1] * (kept.dim() - 1)), shifted, kept)
+        return shifted if everywhere else torch.where(due.view(-1, *[1] * (kept.dim() - 1)), shifted, kept)
 
     return BevHistory(
         pushed(present, history.maps),

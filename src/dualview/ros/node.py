@@ -17,6 +17,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from dualview.detectors.host_memory import keep_freed_memory
 from dualview.errors import ConfigError, DualViewError
 from dualview.ros.declared import DeclaredParameters
 from dualview.ros.diagnostics import DiagnosticsSchedule, diagnostics_message
@@ -173,6 +174,7 @@ class DualViewNode(LifecycleNode):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. `arguments`: as ROS passes them, default `sys.argv`."""
+    keep_freed_memory()
     with ros_process(sys.argv if arguments is None else arguments) as stop:
         node: DualViewNode | None = None
         executor = SingleThreadedExecutor()  # for images measured faster than the multi-threaded one
