@@ -47,3 +47,15 @@ def test_parts_that_a_checkpoint_lacks_begin_anew_only_if_named(small_recipe: di
     assert load_checkpoint(result.weights).bev_branch.fusion is not None
     with pytest.raises(ConfigError, match="set start_from too"):
         recipe_from_dict({**base, "fresh": ["bev_branch.fusion"]})
+
+
+def test_parts_that_the_recipe_turns_off_stay_in_the_checkpoint(small_recipe: dict, tmp_path: Path) -> None:
+    first = run(small_recipe, tmp_path / "first")
+    off = {"bev": None, "center_head": None, "decoder.use_bev": False}
+    changed = {**small_recipe, "start_from": str(first.weights), "overrides": off, "steps": 1, "dense_steps": 0}
+    with pytest.raises(WeightsError, match=r"unexpected decoder\."):  # of a part that stays, nothing is passed over
+        run(changed, tmp_path / "strict")
+    result = run(changed, tmp_path / "perspective", fresh=["decoder"])
+    learned, start = read_tensors(result.weights), read_tensors(first.weights)
+    parts = {name.partition(".")[0] for name in learned}
+    assert parts == {name.partition(".")[0] for name in start} - {"bev_branch", "center_head"}

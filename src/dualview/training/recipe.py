@@ -196,7 +196,7 @@ class Recipe:
     labels_2d: learn from rectangles in images too, or alone.
     image_centers: a small head that lives in the training learns from the image features where the centres of objects are seen.
     fresh: with start_from, parts of the network ("bev_branch.fusion") that the checkpoint lacks or has in another shape; they start
-    from random weights.
+    from random weights. Whole parts that the overrides turn off ("center_head": null) are left in the checkpoint.
     """
 
     model: str

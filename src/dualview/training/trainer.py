@@ -14,7 +14,13 @@ import yaml
 from torch import Tensor
 
 from dualview.detectors.backbone_weights import load_backbone_weights
-from dualview.detectors.checkpoint import build_detector, find_checkpoint, load_weights, read_tensors
+from dualview.detectors.checkpoint import (
+    DISTILLATION_PREFIX,
+    build_detector,
+    find_checkpoint,
+    load_weights,
+    read_tensors,
+)
 from dualview.detectors.detector import Detector, Settings
 from dualview.errors import ConfigError
 from dualview.training.anchors import kmeans_anchors, load_anchors, training_boxes
@@ -90,38 +96,46 @@ def initial_detector(
     recipe: Recipe, config: Settings, drives: list[DriveSummary], tell: Callable[[str], None] = print
 ) -> Detector:
     """The detector before its first step: anchors, pretrained backbone, or a whole checkpoint to start from."""
-    if recipe.start_from is not None:
-        detector = build_detector(config, recipe.seed)
-        path = find_checkpoint(recipe.start_from)
-        load_weights(detector, _with_fresh(read_tensors(path), detector, recipe.fresh), str(path))
-        tell(f"starting from {path}")
-        return detector
-    count = 0 if config.decoder is None else config.decoder.num_anchors
-    anchors = None
-    if count and recipe.anchors == "k-means":
-        bev = recipe.augmentation.bev
-        mirrored = bev is not None and bev.flip_x and bev.flip_y
-        with_boxes = [drive for drive in drives if not drive.only_2d]
-        if not with_boxes:
-            raise ConfigError(
-                "2D labels alone don't say where anchors begin: set start_from to a trained checkpoint, or anchors to 'preset' or a file"
-            )
-        boxes = training_boxes(with_boxes, recipe.data)
-        if not len(boxes):
-            raise ConfigError(
-                "the training drives hold no box that counts: check data.max_range and min_lidar_points"
-            )
-        anchors = kmeans_anchors(boxes, count, recipe.seed, mirrored, config.decoder.anchor_range)
-        tell(f"{count} anchors from {len(boxes)} boxes")
-    elif count and recipe.anchors != "preset":
-        anchors = load_anchors(Path(recipe.anchors).expanduser(), count)
+    decoder_is_new = recipe.start_from is None or "decoder" in recipe.fresh
+    anchors = _anchors(recipe, config, drives, tell) if decoder_is_new else None
     detector = build_detector(config, recipe.seed, anchors)
-    if recipe.backbone_weights is not None:
+    if recipe.start_from is not None:
+        path = find_checkpoint(recipe.start_from)
+        weights = _with_fresh(read_tensors(path), detector, recipe.fresh)
+        load_weights(detector, _without_parts_turned_off(weights, detector, tell), str(path))
+        tell(f"starting from {path}")
+    elif recipe.backbone_weights is not None:
         name, backbone = config.image_backbone_name, detector.image_backbone
         if backbone is None or name is None:
             raise ConfigError(f"{config.name} has no image backbone: leave backbone_weights out of the recipe")
         tell(load_backbone_weights(backbone, name, recipe.backbone_weights))
     return detector
+
+
+def _anchors(
+    recipe: Recipe, config: Settings, drives: list[DriveSummary], tell: Callable[[str], None]
+) -> Tensor | None:
+    """Where a new decoder's instances begin, [N, 11]; None: where the preset has them, or there is no decoder."""
+    count = 0 if config.decoder is None else config.decoder.num_anchors
+    if not count or recipe.anchors == "preset":
+        return None
+    if recipe.anchors != "k-means":
+        return load_anchors(Path(recipe.anchors).expanduser(), count)
+    bev = recipe.augmentation.bev
+    mirrored = bev is not None and bev.flip_x and bev.flip_y
+    with_boxes = [drive for drive in drives if not drive.only_2d]
+    if not with_boxes:
+        raise ConfigError(
+            "2D labels alone don't say where anchors begin: set start_from to a trained checkpoint, or anchors to 'preset' or a file"
+        )
+    boxes = training_boxes(with_boxes, recipe.data)
+    if not len(boxes):
+        raise ConfigError(
+            "the training drives hold no box that counts: check data.max_range and min_lidar_points"
+        )
+    assert config.decoder is not None
+    tell(f"{count} anchors from {len(boxes)} boxes")
+    return kmeans_anchors(boxes, count, recipe.seed, mirrored, config.decoder.anchor_range)
 
 
 def _with_fresh(weights: dict[str, Tensor], detector: Detector, fresh: tuple[str, ...]) -> dict[str, Tensor]:
@@ -133,6 +147,19 @@ def _with_fresh(weights: dict[str, Tensor], detector: Detector, fresh: tuple[str
             raise ConfigError(f"fresh: {detector.config.name} has no part '{part}', as its weights name it")
         weights = {name: value for name, value in weights.items() if not name.startswith(f"{part}.")} | named
     return weights
+
+
+def _without_parts_turned_off(
+    weights: dict[str, Tensor], detector: Detector, tell: Callable[[str], None]
+) -> dict[str, Tensor]:
+    """The weights without those of whole parts ("center_head") that the detector, whose config is the checkpoint's own with the
+    recipe's overrides, hasn't got.
+    """
+    parts = {name.partition(".")[0] for name in detector.state_dict()}
+    surplus = {name.partition(".")[0] for name in weights if not name.startswith(DISTILLATION_PREFIX)} - parts
+    for part in sorted(surplus):
+        tell(f"leaving out the weights of {part}, which the recipe turns off")
+    return {name: value for name, value in weights.items() if name.partition(".")[0] not in surplus}
 
 
 def make_trainer(
