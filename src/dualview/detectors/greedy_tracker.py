@@ -1,7 +1,8 @@
 """CenterPoint's tracker: each detection steps back along its own velocity to where it was in the last frame, and takes
 the nearest track of its class there (Yin et al. 2021, arXiv 2006.11275, section 4.1).
 
-A value and a function: tracks in, tracks out. Everything happens in the world frame.
+With a motion filter the tracks step forward instead, along what their past says of their velocity, and that velocity is
+reported. A value and a function: tracks in, tracks out. Everything happens in the world frame.
 """
 
 from __future__ import annotations
@@ -11,6 +12,14 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from dualview.detectors.motion_filter import (
+    Motion,
+    MotionFilterConfig,
+    accelerations,
+    corrected,
+    observed,
+    predicted,
+)
 from dualview.geometry.boxes import Boxes3D, concatenate_boxes
 from dualview.geometry.rigid import invert_rigid
 
@@ -28,14 +37,22 @@ class GreedyTrackingConfig:
     """max_coast (s): an unseen track goes on so long at constant velocity (published: three keyframes). gate_interval
     (s): the gates are for tracks seen so long ago; for fresher ones they shrink, down to `smallest_gate` of
     themselves. gate_scale: on all gates; the published ones are for LiDAR, and cameras place objects less exactly.
+
+    motion: how places and velocities are filtered (None, as published: a track is where it was last detected, as fast as the
+    network said). score_memory: a track's score becomes 1 - (1 - detection's) (1 - score_memory * score before), so what is
+    seen again and again is surer than what one frame shows (0, as published: the detection's score).
     """
 
     max_coast: float = 1.6
     gate_interval: float = 0.5
     smallest_gate: float = 0.25
     gate_scale: float = 1.0
+    motion: MotionFilterConfig | None = None
+    score_memory: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.score_memory < 1:
+            raise ValueError(f"tracking.score_memory {self.score_memory} must be in 0..1, 1 left out")
         if min(self.gate_interval, self.gate_scale) <= 0 or self.max_coast < 0 or not 0 < self.smallest_gate <= 1:
             raise ValueError(
                 f"{self}: max_coast >= 0, gate_interval > 0, gate_scale > 0 and smallest_gate in 0..1"
@@ -45,7 +62,8 @@ class GreedyTrackingConfig:
 @dataclass(frozen=True)
 class Tracks:
     """K tracks. boxes: world frame, float64, at `stamp_ns`; seen_ns int64 [K]: when each was last seen; age int64 [K]:
-    frames since its id was given. next_track_id: the first id that was never given.
+    frames since its id was given. next_track_id: the first id that was never given. motion: theirs, at `stamp_ns`, if a
+    filter is on.
     """
 
     next_track_id: int = 0
@@ -53,11 +71,12 @@ class Tracks:
     boxes: Boxes3D = field(default_factory=Boxes3D.empty)
     seen_ns: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     age: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    motion: Motion | None = None
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """What is reported: boxes with ids in the frame that they came in, best score first; age int64 [M]."""
+    """What is reported: boxes with ids in the frame that they came in, surest detection first; age int64 [M]."""
 
     boxes: Boxes3D
     age: Tensor
@@ -79,29 +98,54 @@ def track(
     detections = detections[detections.score.argsort(descending=True, stable=True)]
     world = _doubled(detections).transformed(world_from_ego.double())
     elapsed = 0.0 if tracks.stamp_ns is None else (stamp_ns - tracks.stamp_ns) * 1e-9
-    before = world.center[:, :2] - elapsed * world.velocity[:, :2]
-    chosen = _assign(before, world.label, tracks, _gates(tracks, stamp_ns, class_names, config))
+    agility = accelerations(class_names) * (config.motion.agility if config.motion else 1.0)
+    places, goals, motion = world.center[:, :2], tracks.boxes.center[:, :2], tracks.motion
+    if motion is None:
+        places = places - elapsed * world.velocity[:, :2]
+    else:
+        motion = predicted(motion, elapsed, agility[tracks.boxes.label])
+        goals = motion.place
+    chosen = _assign(places, world.label, goals, tracks.boxes.label, _gates(tracks, stamp_ns, class_names, config))
     old = chosen >= 0
-    fresh = torch.arange(int((~old).sum()))
-    ids = torch.full((len(world),), -1, dtype=torch.int64)
-    ids[old], ids[~old] = tracks.boxes.track_id[chosen[old]], tracks.next_track_id + fresh
-    age = torch.zeros_like(ids)
+    world = _with_tracks_of(world, tracks, chosen, config.score_memory)
+    age = torch.zeros_like(chosen)
     age[old] = tracks.age[chosen[old]] + 1
     unseen = torch.ones(len(tracks.boxes), dtype=torch.bool)
     unseen[chosen[old]] = False
     unseen &= (stamp_ns - tracks.seen_ns) <= config.max_coast * 1e9
     coasting = tracks.boxes[unseen]
     coasting = replace(coasting, center=coasting.center + elapsed * coasting.velocity)
+    if config.motion is not None:
+        distance = (world.center[:, :2] - world_from_ego[:2, 3]).norm(dim=1)
+        moves = agility[world.label] > 0
+        now = observed(world.center[:, :2], world.velocity[:, :2], distance, moves, old, config.motion)
+        motion = motion or Motion.empty()
+        now = now.updated(old, corrected(motion[chosen[old]], now[old]))
+        world = replace(world, velocity=torch.cat([now.velocity, world.velocity[:, 2:]], 1))
+        motion = now.joined(motion[unseen])
     following = Tracks(
-        tracks.next_track_id + len(fresh),
+        tracks.next_track_id + int((~old).sum()),
         stamp_ns,
-        concatenate_boxes([replace(world, track_id=ids), coasting])
-        if len(world) or len(coasting)
-        else Boxes3D.empty(),
-        torch.cat([torch.full_like(ids, stamp_ns), tracks.seen_ns[unseen]]),
+        concatenate_boxes([world, coasting]) if len(world) or len(coasting) else Boxes3D.empty(),
+        torch.cat([torch.full_like(chosen, stamp_ns), tracks.seen_ns[unseen]]),
         torch.cat([age, tracks.age[unseen] + 1]),
+        motion,
     )
-    return Tracked(replace(detections, track_id=ids), age), following
+    seen = replace(detections, track_id=world.track_id, score=world.score)
+    if config.motion is not None:
+        ego_from_world = invert_rigid(world_from_ego.double())[:3, :3]
+        seen = replace(seen, velocity=(world.velocity @ ego_from_world.mT).to(seen.velocity.dtype))
+    return Tracked(seen, age), following
+
+
+def _with_tracks_of(world: Boxes3D, tracks: Tracks, chosen: Tensor, score_memory: float) -> Boxes3D:
+    """Detections with the ids of the tracks that they chose, [M] (-1: a new one), and the scores of these tracks now."""
+    old = chosen >= 0
+    ids = torch.full_like(chosen, -1)
+    ids[old], ids[~old] = tracks.boxes.track_id[chosen[old]], tracks.next_track_id + torch.arange(int((~old).sum()))
+    score = world.score.clone()
+    score[old] = 1 - (1 - score[old]) * (1 - score_memory * tracks.boxes.score[chosen[old]].to(score))
+    return replace(world, track_id=ids, score=score)
 
 
 def in_ego(tracks: Tracks, world_from_ego: Tensor) -> Boxes3D:
@@ -118,13 +162,15 @@ def _gates(
     return config.gate_scale * table[tracks.boxes.label] * share.clamp(config.smallest_gate, 1.0)
 
 
-def _assign(places: Tensor, labels: Tensor, tracks: Tracks, gates: Tensor) -> Tensor:
-    """For each detection, in order, the nearest free track of its class within the gate: int64 [M], -1 = none."""
+def _assign(places: Tensor, labels: Tensor, goals: Tensor, goal_labels: Tensor, gates: Tensor) -> Tensor:
+    """For each detection (places [M, 2]), in order, the nearest free track (goals [K, 2]) of its class within the gate:
+    int64 [M], -1 = none.
+    """
     chosen = torch.full((len(places),), -1, dtype=torch.int64)
     if not len(places) or not len(gates):
         return chosen
-    distance = (places[:, None] - tracks.boxes.center[None, :, :2].to(places)).norm(dim=-1)
-    possible = (labels[:, None] == tracks.boxes.label) & (distance <= gates)
+    distance = (places[:, None] - goals[None].to(places)).norm(dim=-1)
+    possible = (labels[:, None] == goal_labels) & (distance <= gates)
     distance = torch.where(possible, distance, torch.inf)
     for row in range(len(places)):
         nearest = int(distance[row].argmin())
