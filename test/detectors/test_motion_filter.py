@@ -22,6 +22,7 @@ from dualview.detectors.motion_filter import (
 
 CONFIG = MotionFilterConfig(place_error=0.4, place_error_per_meter=0.02, velocity_error=1.5, velocity_error_again=2.5)
 NAMES = (*CLASSES, "barrier")
+FILTERED = GreedyTrackingConfig(motion=CONFIG)
 
 
 class Textbook:
@@ -67,7 +68,7 @@ def test_a_textbook_filter_says_the_same(steps, acceleration) -> None:
     np.testing.assert_allclose(covariance, reference.covariance, rtol=1e-5, atol=1e-8)
 
 
-def followed(world, frames: int, wrong_velocity, config=GreedyTrackingConfig(motion=CONFIG), gap: float = 0.5):
+def followed(world, frames: int, wrong_velocity, config=FILTERED, gap: float = 0.5):
     """The last frame's tracks of world boxes whose velocities the network gets wrong, and the truth."""
     tracks = Tracks()
     for number in range(frames):
@@ -105,7 +106,7 @@ def test_without_a_filter_the_network_is_believed() -> None:
 
 
 def test_tracks_that_coast_keep_their_motion_and_ids() -> None:
-    config = GreedyTrackingConfig(motion=CONFIG)
+    config = FILTERED
     world = boxes([[4020.0, 1010.0], [4060.0, 1050.0]], [[6.0, 0.0], [0.0, 0.0]], [0, 0], [0.9, 0.8])
     found, tracks, _ = followed(world, 6, [0.0, 0.0, 0.0])
     hidden = seen_at(world, 3.0)[torch.tensor([1])]

@@ -10,6 +10,7 @@ from dualview.detectors import bev_presets, bevformer_presets, lidar_presets
 from dualview.detectors.config import ARGOVERSE2_CAMERAS, NUSCENES_CAMERAS, BackboneConfig, DetectorConfig
 from dualview.detectors.detector import Settings
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig
+from dualview.detectors.motion_filter import MotionFilterConfig
 from dualview.detectors.oracle import OracleConfig
 from dualview.errors import ConfigError
 from dualview.geometry.bev_grid import BevGrid
@@ -67,7 +68,7 @@ def _tiny() -> DetectorConfig:
             anchor_encoder=AnchorEncoderConfig((64, 16, 16, 32)),
             duplicate_distance=0.9,
         ),
-        tracking=GreedyTrackingConfig(),
+        tracking=GreedyTrackingConfig(gate_scale=1.5, max_coast=2.1, motion=MotionFilterConfig(), score_memory=0.6),
         camera_names=NUSCENES_CAMERAS,
     )
 

@@ -1,8 +1,14 @@
-"""Parts of a pretrained backbone that training leaves alone: edges and textures are the same on every road."""
+"""What training leaves alone: early stages of a pretrained backbone, since edges and textures are the same on every road, and whole
+parts of a network that was trained before.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import nn
+
+from dualview.errors import ConfigError
 
 
 def early_stages(body: nn.Module, stages: int) -> list[nn.Module]:
@@ -39,3 +45,13 @@ def keep_statistics(body: nn.Module, everywhere: bool, stages: int) -> None:
         for module in part.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
+
+
+def frozen_parts(network: nn.Module, names: Iterable[str]) -> list[nn.Module]:
+    """The parts ("feature_pyramid", "bev_branch.encoder") by name. Raises ConfigError for one that the network hasn't got."""
+    parts = dict(network.named_modules())
+    for name in names:
+        if name not in parts:
+            known = ", ".join(child for child, _ in network.named_children())
+            raise ConfigError(f"frozen: the detector has no part '{name}'; its parts are {known}")
+    return [parts[name] for name in names]

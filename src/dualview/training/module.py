@@ -26,7 +26,7 @@ from dualview.supervision.denoising import (
     temporal_targets,
 )
 from dualview.training.depthwise import QuickDepthwise
-from dualview.training.frozen import freeze, keep_statistics
+from dualview.training.frozen import freeze, frozen_parts, keep_statistics
 from dualview.training.lightning import lightning
 from dualview.training.losses import LossPlan
 from dualview.training.objectives import Objective
@@ -54,6 +54,8 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         self.objectives = nn.ModuleList(objectives)
         if detector.image_backbone is not None:
             freeze(detector.image_backbone.body, recipe.freeze_stages)
+        for part in frozen_parts(detector, recipe.frozen):
+            part.requires_grad_(False)
         self.loss_plan = LossPlan.of(detector.config, recipe.losses)
         decay = recipe.optimizer.ema
         self.averaged = None
@@ -68,13 +70,14 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         self._buffers_before: list[Tensor] = []
         self._sources: list[str] = []
         self._bad_batches: list[str] = []
+        self.train()  # Lightning leaves every part in the mode it finds it in
 
     # ---- a step
     # -------------------------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> DetectorTraining:
-        """Training mode; the averaged weights, and if so asked the backbone's batch statistics, stay as they
-        are.
+        """Training mode; the averaged weights, frozen parts, and if so asked the backbone's batch statistics, stay as
+        they are.
         """
         super().train(mode)
         if self.averaged is not None:
@@ -84,6 +87,8 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
             keep_statistics(
                 backbone.body, self.recipe.freeze_batch_norm, self.recipe.freeze_stages
             )
+        for part in frozen_parts(self.detector, self.recipe.frozen if mode else ()):
+            part.eval()
         return self
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:

@@ -196,7 +196,8 @@ class Recipe:
     labels_2d: learn from rectangles in images too, or alone.
     image_centers: a small head that lives in the training learns from the image features where the centres of objects are seen.
     fresh: with start_from, parts of the network ("bev_branch.fusion") that the checkpoint lacks or has in another shape; they start
-    from random weights. Whole parts that the overrides turn off ("center_head": null) are left in the checkpoint.
+    from random weights. Whole parts that the overrides turn off ("center_head": null) are left in the checkpoint. frozen: parts
+    ("feature_pyramid", "bev_branch") that stay as start_from has them, batch norms too.
     """
 
     model: str
@@ -205,6 +206,7 @@ class Recipe:
     backbone_weights: str | None = None
     start_from: str | None = None
     fresh: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
     freeze_batch_norm: bool = False
     freeze_stages: int = 0
     cache_features: bool = False
@@ -243,6 +245,10 @@ class Recipe:
                 )
         if self.fresh and self.start_from is None:
             raise ValueError("fresh names parts that start_from hasn't got: set start_from too, or leave it out")
+        if self.frozen and (self.start_from is None or set(self.frozen) & set(self.fresh)):
+            raise ValueError(
+                "frozen names parts that stay as start_from has them: set start_from, and don't name them in fresh too"
+            )
         if self.freeze_stages and self.backbone_weights is None and self.start_from is None:
             raise ValueError(
                 "freeze_stages would keep random weights: set backbone_weights or start_from, or leave it out"
