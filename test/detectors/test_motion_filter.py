@@ -117,14 +117,15 @@ def test_tracks_that_coast_keep_their_motion_and_ids() -> None:
 
 
 def test_scores_grow_with_what_was_seen_before() -> None:
-    config = GreedyTrackingConfig(score_memory=0.5)
+    config = GreedyTrackingConfig(persistence=2.0)
     world = boxes([[4020.0, 1010.0]], [[0.0, 0.0]], [0], [0.4])
     scores = [float(followed(world, frames, [0.0, 0, 0], config)[0].boxes.score) for frames in (1, 2, 3)]
-    assert scores == pytest.approx([0.4, 1 - 0.6 * 0.8, 1 - 0.6 * (1 - 0.5 * 0.52)])
+    odds = [score / (1 - score) for score in scores]
+    assert odds == pytest.approx([2 / 3, 2 / 3 * (1 + 2 * 0.4), 2 / 3 * (1 + 2 * scores[1])], rel=1e-5)
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="place_error"):
         MotionFilterConfig(velocity_error=0.0)
-    with pytest.raises(ValueError, match="score_memory"):
-        GreedyTrackingConfig(score_memory=1.0)
+    with pytest.raises(ValueError, match="persistence"):
+        GreedyTrackingConfig(persistence=-1.0)

@@ -39,8 +39,8 @@ class GreedyTrackingConfig:
     themselves. gate_scale: on all gates; the published ones are for LiDAR, and cameras place objects less exactly.
 
     motion: how places and velocities are filtered (None, as published: a track is where it was last detected, as fast as the
-    network said). score_memory: a track's score becomes 1 - (1 - detection's) (1 - score_memory * score before), so what is
-    seen again and again is surer than what one frame shows (0, as published: the detection's score).
+    network said). persistence: the odds of a detection that goes on with a track count 1 + persistence * (the track's score
+    before) times, so what is seen again and again is surer than what one frame shows (0, as published: nothing more sure).
     """
 
     max_coast: float = 1.6
@@ -48,11 +48,11 @@ class GreedyTrackingConfig:
     smallest_gate: float = 0.25
     gate_scale: float = 1.0
     motion: MotionFilterConfig | None = None
-    score_memory: float = 0.0
+    persistence: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.score_memory < 1:
-            raise ValueError(f"tracking.score_memory {self.score_memory} must be in 0..1, 1 left out")
+        if self.persistence < 0:
+            raise ValueError(f"tracking.persistence {self.persistence} must not be negative")
         if min(self.gate_interval, self.gate_scale) <= 0 or self.max_coast < 0 or not 0 < self.smallest_gate <= 1:
             raise ValueError(
                 f"{self}: max_coast >= 0, gate_interval > 0, gate_scale > 0 and smallest_gate in 0..1"
@@ -107,7 +107,7 @@ def track(
         goals = motion.place
     chosen = _assign(places, world.label, goals, tracks.boxes.label, _gates(tracks, stamp_ns, class_names, config))
     old = chosen >= 0
-    world = _with_tracks_of(world, tracks, chosen, config.score_memory)
+    world = _with_tracks_of(world, tracks, chosen, config.persistence)
     age = torch.zeros_like(chosen)
     age[old] = tracks.age[chosen[old]] + 1
     unseen = torch.ones(len(tracks.boxes), dtype=torch.bool)
@@ -138,13 +138,14 @@ def track(
     return Tracked(seen, age), following
 
 
-def _with_tracks_of(world: Boxes3D, tracks: Tracks, chosen: Tensor, score_memory: float) -> Boxes3D:
+def _with_tracks_of(world: Boxes3D, tracks: Tracks, chosen: Tensor, persistence: float) -> Boxes3D:
     """Detections with the ids of the tracks that they chose, [M] (-1: a new one), and the scores of these tracks now."""
     old = chosen >= 0
     ids = torch.full_like(chosen, -1)
     ids[old], ids[~old] = tracks.boxes.track_id[chosen[old]], tracks.next_track_id + torch.arange(int((~old).sum()))
     score = world.score.clone()
-    score[old] = 1 - (1 - score[old]) * (1 - score_memory * tracks.boxes.score[chosen[old]].to(score))
+    more = 1 + persistence * tracks.boxes.score[chosen[old]].to(score)
+    score[old] = score[old] * more / (1 - score[old] + score[old] * more)  # odds s / (1 - s), so many times
     return replace(world, track_id=ids, score=score)
 
 
