@@ -124,6 +124,16 @@ def test_scores_grow_with_what_was_seen_before() -> None:
     assert odds == pytest.approx([2 / 3, 2 / 3 * (1 + 2 * 0.4), 2 / 3 * (1 + 2 * scores[1])], rel=1e-5)
 
 
+def test_tracks_come_best_score_first_whatever_the_detections_scored() -> None:
+    config = GreedyTrackingConfig(persistence=4.0)
+    old = boxes([[4020.0, 1010.0]], [[0.0, 0.0]], [0], [0.4])
+    _, tracks = track(Tracks(), seen_at(old, 0.0), ego_pose(0.0), 0, NAMES, config)
+    both = boxes([[4020.0, 1010.0], [4020.0, 1030.0]], [[0.0, 0.0], [0.0, 0.0]], [0, 0], [0.4, 0.5])
+    found, _ = track(tracks, seen_at(both, 0.5), ego_pose(0.5), 500_000_000, NAMES, config)
+    assert found.boxes.track_id.tolist() == [0, 1] and found.age.tolist() == [1, 0]
+    assert found.boxes.score[0] > found.boxes.score[1]
+
+
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="place_error"):
         MotionFilterConfig(velocity_error=0.0)

@@ -138,7 +138,8 @@ def fold_for_inference(detector: Detector) -> Detector:
     detector.eval()
     if detector.image_backbone is not None:
         backbone = fold_batch_norms(detector.image_backbone)
-        pad_symmetrically(backbone)
+        if not any(edge % max(detector.config.pyramid_strides) for edge in detector.config.image_size):
+            pad_symmetrically(backbone)  # all maps are even
         example = torch.linspace(-2, 2, 3 * 64 * 64).view(1, 3, 64, 64)
         if same_numbers(detector.image_backbone, backbone, example):  # any of timm's networks may be in there
             detector.image_backbone = backbone

@@ -76,7 +76,7 @@ class Tracks:
 
 @dataclass(frozen=True)
 class Tracked:
-    """What is reported: boxes with ids in the frame that they came in, surest detection first; age int64 [M]."""
+    """What is reported: boxes with ids in the frame that they came in, best score first; age int64 [M]."""
 
     boxes: Boxes3D
     age: Tensor
@@ -135,7 +135,8 @@ def track(
     if config.motion is not None:
         ego_from_world = invert_rigid(world_from_ego.double())[:3, :3]
         seen = replace(seen, velocity=(world.velocity @ ego_from_world.mT).to(seen.velocity.dtype))
-    return Tracked(seen, age), following
+    order = seen.score.argsort(descending=True, stable=True)
+    return Tracked(seen[order], age[order]), following
 
 
 def _with_tracks_of(world: Boxes3D, tracks: Tracks, chosen: Tensor, persistence: float) -> Boxes3D:
