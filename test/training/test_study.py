@@ -83,6 +83,8 @@ def test_the_table_says_noise_where_there_is_noise() -> None:
     (better,) = [line for line in lines if line.startswith("| better | +")]
     (same,) = [line for line in lines if line.startswith("| same | +")]
     assert "noise" not in better and "within the noise" in same
+    first = {row: {0: runs[0]} for row, runs in scores.items() if runs}  # a difference, and nothing known of its noise
+    assert "| better | +0.100 (one seed) |" in study_table(first, "base", ["mAP"]).splitlines()
     assert look_up({"per_class": {"car": {"ap_2m": 0.5}}}, "per_class.car.ap_2m") == 0.5
     with pytest.raises(KeyError, match=r"no per_class\.bus"):
         look_up({"per_class": {"car": 1}}, "per_class.bus.ap_2m")

@@ -86,6 +86,7 @@ def study_table(
                 [runs[seed][metric] for seed in shared], [scores[baseline][seed][metric] for seed in shared]
             )
             verdict = "" if found.clear else " (within the noise)"
-            cells.append(f"{found.mean:+.3f} ± {found.half_width:.3f}{verdict}")
+            one_seed = math.isinf(found.half_width)
+            cells.append(f"{found.mean:+.3f} " + ("(one seed)" if one_seed else f"± {found.half_width:.3f}{verdict}"))
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
