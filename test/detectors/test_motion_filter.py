@@ -106,13 +106,12 @@ def test_without_a_filter_the_network_is_believed() -> None:
 
 
 def test_tracks_that_coast_keep_their_motion_and_ids() -> None:
-    config = FILTERED
     world = boxes([[4020.0, 1010.0], [4060.0, 1050.0]], [[6.0, 0.0], [0.0, 0.0]], [0, 0], [0.9, 0.8])
     found, tracks, _ = followed(world, 6, [0.0, 0.0, 0.0])
     hidden = seen_at(world, 3.0)[torch.tensor([1])]
-    _, tracks = track(tracks, hidden, ego_pose(3.0), 3_000_000_000, NAMES, config)
+    _, tracks = track(tracks, hidden, ego_pose(3.0), 3_000_000_000, NAMES, FILTERED)
     assert isinstance(tracks.motion, Motion) and len(tracks.motion.place) == len(tracks.boxes) == 2
-    back, _ = track(tracks, seen_at(world, 3.5), ego_pose(3.5), 3_500_000_000, NAMES, config)
+    back, _ = track(tracks, seen_at(world, 3.5), ego_pose(3.5), 3_500_000_000, NAMES, FILTERED)
     assert back.boxes.track_id.tolist() == found.boxes.track_id.tolist()
 
 

@@ -51,37 +51,29 @@ def test_parts_that_the_recipe_turns_off_stay_in_the_checkpoint(small_recipe: di
     assert parts == {name.partition(".")[0] for name in start} - {"bev_branch", "center_head"}
 
 
+def started(recipe: dict, folder: Path) -> tuple[Path, dict]:
+    """The weights of a first run, and a recipe that goes on from them for two steps, without averaged weights."""
+    weights = run(recipe, folder / "first").weights
+    return weights, {**recipe, "start_from": str(weights), "overrides": {}, "steps": 2, "optimizer": {"ema": 0.0}}
+
+
 def test_frozen_parts_stay_as_they_were(small_recipe: dict, tmp_path: Path) -> None:
-    first = run(small_recipe, tmp_path / "first")
-    start = {
-        **small_recipe,
-        "start_from": str(first.weights),
-        "overrides": {},
-        "steps": 2,
-        "optimizer": {"ema": 0.0},
-    }
+    first, start = started(small_recipe, tmp_path)
     with pytest.raises(ConfigError, match=r"no part 'neck'; its parts are .*feature_pyramid"):
         run(start, tmp_path / "misspelt", frozen=["neck"])
     with pytest.raises(ConfigError, match="don't name them in fresh too"):
         recipe_from_dict({**start, "frozen": ["decoder"], "fresh": ["decoder"]})
     names = ("image_backbone", "feature_pyramid", "bev_branch")
     result = run(start, tmp_path / "frozen", frozen=list(names))
-    before, after = read_tensors(first.weights), read_tensors(result.weights)
+    before, after = read_tensors(first), read_tensors(result.weights)
     changed = {name.partition(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert "decoder" in changed and not changed & set(names)
 
 
 def test_statistics_of_a_frozen_backbone_stay_through_the_trainer(small_recipe: dict, tmp_path: Path) -> None:
-    first = run(small_recipe, tmp_path / "first")
-    start = {
-        **small_recipe,
-        "start_from": str(first.weights),
-        "overrides": {},
-        "steps": 2,
-        "optimizer": {"ema": 0.0},
-    }
+    first, start = started(small_recipe, tmp_path)
     result = run(start, tmp_path / "kept", freeze_batch_norm=True, freeze_stages=2)
-    before, after = read_tensors(first.weights), read_tensors(result.weights)
+    before, after = read_tensors(first), read_tensors(result.weights)
     body = [name for name in before if name.startswith("image_backbone.")]
     changed = [name for name in body if not torch.equal(before[name], after[name])]
     assert changed and all("layer1" not in name and "layer2" not in name for name in changed)

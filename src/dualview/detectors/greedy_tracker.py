@@ -98,12 +98,12 @@ def track(
     detections = detections[detections.score.argsort(descending=True, stable=True)]
     world = _doubled(detections).transformed(world_from_ego.double())
     elapsed = 0.0 if tracks.stamp_ns is None else (stamp_ns - tracks.stamp_ns) * 1e-9
-    agility = accelerations(class_names) * (config.motion.agility if config.motion else 1.0)
-    places, goals, motion = world.center[:, :2], tracks.boxes.center[:, :2], tracks.motion
-    if motion is None:
+    places, goals, motion = world.center[:, :2], tracks.boxes.center[:, :2], None
+    if config.motion is None:
         places = places - elapsed * world.velocity[:, :2]
     else:
-        motion = predicted(motion, elapsed, agility[tracks.boxes.label])
+        agility = config.motion.agility * accelerations(class_names)
+        motion = predicted(tracks.motion or Motion.empty(), elapsed, agility[tracks.boxes.label])
         goals = motion.place
     chosen = _assign(places, world.label, goals, tracks.boxes.label, _gates(tracks, stamp_ns, class_names, config))
     old = chosen >= 0
@@ -115,11 +115,10 @@ def track(
     unseen &= (stamp_ns - tracks.seen_ns) <= config.max_coast * 1e9
     coasting = tracks.boxes[unseen]
     coasting = replace(coasting, center=coasting.center + elapsed * coasting.velocity)
-    if config.motion is not None:
+    if config.motion is not None and motion is not None:
         distance = (world.center[:, :2] - world_from_ego[:2, 3]).norm(dim=1)
         moves = agility[world.label] > 0
         now = observed(world.center[:, :2], world.velocity[:, :2], distance, moves, old, config.motion)
-        motion = motion or Motion.empty()
         now = now.updated(old, corrected(motion[chosen[old]], now[old]))
         world = replace(world, velocity=torch.cat([now.velocity, world.velocity[:, 2:]], 1))
         motion = now.joined(motion[unseen])
@@ -133,8 +132,8 @@ def track(
     )
     seen = replace(detections, track_id=world.track_id, score=world.score)
     if config.motion is not None:
-        ego_from_world = invert_rigid(world_from_ego.double())[:3, :3]
-        seen = replace(seen, velocity=(world.velocity @ ego_from_world.mT).to(seen.velocity.dtype))
+        in_ego_frame = world.transformed(invert_rigid(world_from_ego.double()))
+        seen = replace(seen, velocity=in_ego_frame.velocity.to(seen.velocity.dtype))
     order = seen.score.argsort(descending=True, stable=True)
     return Tracked(seen[order], age[order]), following
 

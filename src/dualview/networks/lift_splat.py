@@ -93,8 +93,7 @@ def voxel_index(
     voxel below the grid; "floor" keeps exactly what is inside.
     """
     position = (points - lower.to(points)) / cell.to(points)
-    first = 0 if rounding == "floor" else -1  # exclusive where voxels are truncated towards zero
-    above = position >= first if rounding == "floor" else position > first
+    above = position >= 0 if rounding == "floor" else position > -1
     x, y, z = above.logical_and_(position < size.to(points)).unbind(-1)  # NaN is neither
     inside = x & y & z
     index = position.clamp_(0, _FURTHEST_VOXEL).int()  # whole numbers from far away would overflow

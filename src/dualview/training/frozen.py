@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from dualview.detectors.detector import Detector
 from dualview.errors import ConfigError
+from dualview.training.recipe import Recipe
 
 
 def early_stages(body: nn.Module, stages: int) -> list[nn.Module]:
@@ -34,6 +36,14 @@ def early_stages(body: nn.Module, stages: int) -> list[nn.Module]:
 def freeze(body: nn.Module, stages: int) -> None:
     """No gradient for the stem and the first `stages` stages."""
     for part in early_stages(body, stages):
+        part.requires_grad_(False)
+
+
+def freeze_detector(detector: Detector, recipe: Recipe) -> None:
+    """No gradient for what the recipe freezes: stages of the backbone, and parts. Raises as `freeze` and `frozen_parts` do."""
+    if detector.image_backbone is not None:
+        freeze(detector.image_backbone.body, recipe.freeze_stages)
+    for part in frozen_parts(detector, recipe.frozen):
         part.requires_grad_(False)
 
 

@@ -26,7 +26,7 @@ from dualview.supervision.denoising import (
     temporal_targets,
 )
 from dualview.training.depthwise import QuickDepthwise
-from dualview.training.frozen import freeze, frozen_parts, keep_statistics
+from dualview.training.frozen import freeze_detector, frozen_parts, keep_statistics
 from dualview.training.lightning import lightning
 from dualview.training.losses import LossPlan
 from dualview.training.objectives import Objective
@@ -52,10 +52,7 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         self.recipe = recipe
         self.detector = detector
         self.objectives = nn.ModuleList(objectives)
-        if detector.image_backbone is not None:
-            freeze(detector.image_backbone.body, recipe.freeze_stages)
-        for part in frozen_parts(detector, recipe.frozen):
-            part.requires_grad_(False)
+        freeze_detector(detector, recipe)
         self.loss_plan = LossPlan.of(detector.config, recipe.losses)
         decay = recipe.optimizer.ema
         self.averaged = None

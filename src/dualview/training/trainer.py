@@ -28,7 +28,7 @@ from dualview.training.callbacks import LAST, WEIGHTS, Checkpoints, LossLog
 from dualview.training.data_module import StreamingData
 from dualview.training.drive_store import DriveSummary
 from dualview.training.feature_store import known_features
-from dualview.training.frozen import freeze, frozen_parts
+from dualview.training.frozen import freeze_detector
 from dualview.training.labelled_drives import training_drives
 from dualview.training.lightning import lightning
 from dualview.training.module import DetectorTraining
@@ -74,10 +74,7 @@ def train(
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     if not resume and (folder / "losses.csv").exists():
         (folder / "losses.csv").unlink()
-    if detector.image_backbone is not None:
-        freeze(detector.image_backbone.body, recipe.freeze_stages)
-    for part in frozen_parts(detector, recipe.frozen):
-        part.requires_grad_(False)
+    freeze_detector(detector, recipe)
     known = known_features(recipe, detector, drives, tell)
     if known is not None:
         objectives.append(known)
