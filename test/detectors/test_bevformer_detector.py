@@ -22,7 +22,7 @@ from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bevformer_config import BevFormerConfig
 from dualview.supervision.ground_truth import GroundTruth
 from dualview.training.losses import LossPlan
-from dualview.training.recipe import LossSettings
+from dualview.training.recipe_settings import LossSettings
 from dualview.training.stream_state import StreamState, from_plain, to_plain
 
 

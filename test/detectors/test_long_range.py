@@ -17,7 +17,8 @@ from dualview.scene.class_maps import ARGOVERSE2_CLASSES
 from dualview.scene.rig import load_rig
 from dualview.supervision.ground_truth import GroundTruth
 from dualview.training.losses import LossPlan
-from dualview.training.recipe import LossSettings, load_recipe
+from dualview.training.recipe import load_recipe
+from dualview.training.recipe_settings import LossSettings
 
 PRESETS = ("dualview-r50-argoverse2", "dualview-tiny-argoverse2")
 

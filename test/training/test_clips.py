@@ -9,7 +9,7 @@ import pytest
 from dualview.errors import ConfigError
 from dualview.training.clips import ClipSampler, slot_requests, walk
 from dualview.training.drive_store import DriveSummary
-from dualview.training.recipe import ClipSettings
+from dualview.training.recipe_settings import ClipSettings
 
 
 def drive(frames: int = 100, rate: float = 10.0, name: str = "a", labelled: bool = True) -> DriveSummary:

@@ -17,7 +17,8 @@ from dualview.scene.rig import load_rig
 from dualview.training.bag_index import IndexSettings, find_recordings, index_recordings
 from dualview.training.clips import FrameRequest
 from dualview.training.drive_store import Drive, DriveSummary
-from dualview.training.recipe import AugmentationSettings, DataSettings, recipe_from_dict, recipe_to_dict
+from dualview.training.recipe import recipe_from_dict, recipe_to_dict
+from dualview.training.recipe_settings import AugmentationSettings, DataSettings
 from dualview.training.samples import ClipDraw, FrameDataset, TrainingSample
 from dualview.training.trainer import LAST, _check_folder
 

@@ -18,7 +18,7 @@ from dualview.training.bag_index import IndexSettings, find_recordings, index_re
 from dualview.training.clips import FrameRequest
 from dualview.training.drive_store import Drive, DriveSummary
 from dualview.training.lidar_depth import depth_maps
-from dualview.training.recipe import AugmentationSettings, DataSettings
+from dualview.training.recipe_settings import AugmentationSettings, DataSettings
 from dualview.training.samples import FrameDataset, collate
 
 SETTINGS = IndexSettings(SIZE, CLASSES)

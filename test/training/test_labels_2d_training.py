@@ -29,9 +29,9 @@ from dualview.scene.rig import load_rig
 from dualview.training.clips import ClipSampler, FrameRequest, slot_parts
 from dualview.training.labelled_drives import training_drives
 from dualview.training.losses import LossPlan
-from dualview.training.module import parameter_groups
 from dualview.training.objective_2d import ImageBoxObjective, build_image_box_objective
 from dualview.training.objectives import build_objectives, joined_needs
+from dualview.training.optimizer import parameter_groups
 from dualview.training.recipe import Recipe, load_recipe, parse_changes, recipe_from_dict
 from dualview.training.samples import FrameDataset, collate
 from dualview.training.trainer import initial_detector, train

@@ -21,7 +21,8 @@ from dualview.training.depthwise import QuickDepthwise
 from dualview.training.frozen import freeze, keep_statistics
 from dualview.training.lightning import lightning
 from dualview.training.losses import match_many, nearest_depth
-from dualview.training.recipe import OptimizerSettings, recipe_from_dict
+from dualview.training.recipe import recipe_from_dict
+from dualview.training.recipe_settings import OptimizerSettings
 from dualview.training.schedule import learning_rate_factor
 from dualview.training.stream_state import StreamState, from_plain, to_plain
 from dualview.training.trainer import train

@@ -14,7 +14,7 @@ from torch import Tensor
 from dualview.errors import ConfigError
 from dualview.networks.box_state import CENTER, COS_YAW, LOG_SIZE, STATE_SIZE, spiral_anchors
 from dualview.training.drive_store import Drive, DriveSummary
-from dualview.training.recipe import DataSettings
+from dualview.training.recipe_settings import DataSettings
 
 _MOST_BOXES = 60_000  # a random part of more boxes gives the same clusters in less time
 

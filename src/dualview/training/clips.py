@@ -16,7 +16,7 @@ import numpy as np
 
 from dualview.errors import ConfigError
 from dualview.training.drive_store import DriveSummary
-from dualview.training.recipe import ClipSettings
+from dualview.training.recipe_settings import ClipSettings
 
 _JITTER = 0.25  # of the wanted interval: a frame that comes so much too early is taken
 

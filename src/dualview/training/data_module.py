@@ -18,7 +18,8 @@ from dualview.training.clips import ClipSampler
 from dualview.training.drive_store import DriveSummary
 from dualview.training.lightning import lightning
 from dualview.training.objectives import SampleNeeds
-from dualview.training.recipe import DataSettings, Recipe
+from dualview.training.recipe import Recipe
+from dualview.training.recipe_settings import DataSettings
 from dualview.training.samples import FrameDataset, collate
 
 

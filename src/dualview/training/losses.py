@@ -24,7 +24,7 @@ from dualview.supervision.detection_loss import (
 from dualview.supervision.ground_truth import GroundTruth
 from dualview.supervision.matching import Matches, MatchingConfig, match
 from dualview.supervision.query_loss import query_loss
-from dualview.training.recipe import LossSettings
+from dualview.training.recipe_settings import LossSettings
 from dualview.training.stream_state import map_tensors
 
 # Sparse4Dv3's weights of a cone's ten numbers: turned about its axis it is the same cone, and only its place

@@ -30,7 +30,8 @@ from dualview.training.frozen import freeze_detector, frozen_parts, keep_statist
 from dualview.training.lightning import lightning
 from dualview.training.losses import LossPlan
 from dualview.training.objectives import Objective
-from dualview.training.recipe import OptimizerSettings, Recipe
+from dualview.training.optimizer import growing_average, parameter_groups
+from dualview.training.recipe import Recipe
 from dualview.training.samples import TrainingBatch
 from dualview.training.schedule import learning_rate_factor
 from dualview.training.stream_state import StreamState, from_plain, map_tensors, to_plain
@@ -57,7 +58,7 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         decay = recipe.optimizer.ema
         self.averaged = None
         if decay > 0:
-            self.averaged = AveragedModel(detector, multi_avg_fn=_averaging(decay), use_buffers=True)
+            self.averaged = AveragedModel(detector, multi_avg_fn=growing_average(decay), use_buffers=True)
             self.averaged.requires_grad_(False)
         self.stream = StreamState(detector.initial_memory())
         self.batches_seen = 0
@@ -270,46 +271,8 @@ def is_finite(prediction: Prediction) -> bool:
     return bool(torch.stack([value.isfinite().all() for value in judged]).all())
 
 
-def parameter_groups(
-    detector: Detector, settings: OptimizerSettings, others: Iterable[nn.Parameter] = ()
-) -> list[dict[str, Any]]:
-    """The backbone, the neck, the BEV branch and the rest (with `others`), each with its learning rate."""
-    parts: list[tuple[Iterable[nn.Parameter], float]] = []
-    if detector.image_backbone is not None:
-        parts.append((detector.image_backbone.parameters(), settings.backbone_factor))
-    neck = getattr(detector, "feature_pyramid", None)
-    if neck is not None and settings.neck_factor != 1.0:  # else it is of the rest, as runs that go on expect
-        parts.append((neck.parameters(), settings.neck_factor))
-    if detector.bev_branch is not None:
-        parts.append((detector.bev_branch.parameters(), settings.bev_factor))
-    trained = [([p for p in part if p.requires_grad], factor) for part, factor in parts]
-    groups: list[dict[str, Any]] = [
-        {"params": part, "lr": settings.learning_rate * factor} for part, factor in trained
-    ]
-    grouped = {id(p) for group in groups for p in group["params"]}
-    everything = chain(detector.parameters(), others)
-    rest = [p for p in everything if id(p) not in grouped and p.requires_grad]
-    return [*groups, {"params": rest, "lr": settings.learning_rate}]
-
-
 def _step_seed(seed: int, batch: int, rank: int) -> int:
     return (seed * 1_000_003 + batch) * 4096 + rank
-
-
-def _averaging(decay: float) -> Any:
-    """Exponential averages whose decay grows from 0.1 while few steps were made, so that random weights are
-    soon forgotten.
-    """
-
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        keep = min(decay, (1 + int(count)) / (10 + int(count)))
-        for a, c in zip(averaged, current, strict=True):
-            if a.is_floating_point():
-                a.lerp_(c.to(a), 1 - keep)
-            else:
-                a.copy_(c)
-
-    return update
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from dualview.supervision.ground_truth import GroundTruth
 from dualview.training.clips import FrameRequest
 from dualview.training.drive_store import DriveCache, DriveSummary, LabelledFrame, boxes_that_count
 from dualview.training.lidar_depth import depth_maps
-from dualview.training.recipe import AugmentationSettings, DataSettings
+from dualview.training.recipe_settings import AugmentationSettings, DataSettings
 from dualview.training.stream_state import map_tensors
 
 

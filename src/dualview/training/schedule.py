@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dualview.training.recipe import OptimizerSettings
+from dualview.training.recipe_settings import OptimizerSettings
 
 _RISE = 0.4  # of a cyclic run: until here the rate rises (CenterPoint's)
 _BOTTOM = 0.1  # of the rate: where a cycle begins
