@@ -210,6 +210,26 @@ def test_the_colors_are_those_of_the_images() -> None:
     assert torch.equal(image_colors(normalize_images(images)), images.float())
 
 
+def test_the_random_field_takes_the_colors_that_it_is_given() -> None:
+    """Training changes the images; the field is told their own colours."""
+    config = small_config()
+    config = replace(
+        config, bev=replace(config.bev, depth_field=DepthFieldConfig(3, color_scale=20.0, weight=0.5))
+    )
+    detector, (frame,) = detector_of(config), frames(config, 1)
+    inputs = inputs_from_frames([frame], config.image_size)
+
+    def depth(given):
+        with torch.no_grad():
+            return detector.encode_bev(detector.encode_images(inputs.images), given).depth_logits
+
+    plain = depth(inputs)
+    assert torch.equal(depth(replace(inputs, colors=image_colors(inputs.images))), plain)
+    assert not torch.allclose(
+        depth(replace(inputs, colors=torch.zeros_like(inputs.images))), plain, atol=1e-3
+    )
+
+
 def test_a_checkpoint_holds_everything_and_folding_changes_nothing(tmp_path) -> None:
     config = with_parts("all")
     detector = detector_of(config)

@@ -1,14 +1,16 @@
 """Merging, the store that spills, and the basis."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from dualview.errors import BagError, ConfigError
-from dualview.teachers.cloud_store import CloudStore, by_tile, tile_name, tiles_around
+from dualview.teachers import cloud_store
+from dualview.teachers.cloud_store import CloudCache, CloudStore, by_tile, tile_name, tiles_around
 from dualview.teachers.feature_basis import BasisFit, FeatureBasis
-from dualview.teachers.feature_cloud import FeatureCloud, join, merge, read_cloud
+from dualview.teachers.feature_cloud import FeatureCloud, join, merge, read_cloud, write_cloud
 
 
 def random_cloud(seed: int, count: int = 300, offset: float = 0.0) -> FeatureCloud:
@@ -69,7 +71,25 @@ def test_the_store_is_the_same_whatever_its_memory(tmp_path: Path) -> None:
         merge(join([random_cloud(1), random_cloud(4)]), 0.4),
     )
     torch.testing.assert_close(kept.xyz, direct.xyz)
-    torch.testing.assert_close(kept.features, direct.features.half(), rtol=2e-3, atol=1e-4)
+    torch.testing.assert_close(kept.features, direct.features)
+
+
+def test_the_cache_keeps_no_more_than_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{seed}.safetensors" for seed in range(3)]
+    for seed, path in enumerate(paths):
+        write_cloud(path, random_cloud(seed), half=False)
+    size, reads = read_cloud(paths[0]).nbytes, []
+    monkeypatch.setattr(cloud_store, "read_cloud", lambda path: reads.append(path.stem) or read_cloud(path))
+    cache = CloudCache()
+    for index in (0, 1, 0, 2, 0, 1):  # two fit: 1 has to go for 2, and is read again
+        torch.testing.assert_close(cache.read(paths[index], 2 * size).xyz, random_cloud(index).xyz)
+    assert reads == ["0", "1", "2", "1"]
+    cache.read(paths[1], 1)
+    cache.read(paths[2], 1)
+    assert reads[4:] == ["2"]  # the one asked for stays, whatever its size
+    write_cloud(paths[2], random_cloud(7), half=False)
+    os.utime(paths[2], ns=(1, 1))
+    torch.testing.assert_close(cache.read(paths[2], 2 * size).xyz, random_cloud(7).xyz)  # it was written anew
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -47,6 +47,25 @@ def test_dinov2_with_its_publishers_names(tmp_path: Path) -> None:
     torch.testing.assert_close(teacher.network.state_dict()["blocks.11.mlp.fc2.weight"], same)
 
 
+@pytest.mark.parametrize(
+    ("name", "channels"), [("deit_tiny_patch16_224", 192), ("eva02_tiny_patch14_224", 192)]
+)
+def test_transformers_that_were_trained_at_one_size_take_any(
+    name: str, channels: int, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    save_file(import_timm().create_model(name, pretrained=False).state_dict(), weights)
+    teacher = open_teacher(TeacherChoice(name, str(weights)))
+    assert teacher(torch.zeros(1, 3, 3 * teacher.stride, 5 * teacher.stride)).shape == (1, channels, 3, 5)
+
+
+def test_a_network_of_one_size_is_refused(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    save_file(import_timm().create_model("cait_xxs24_224", pretrained=False).state_dict(), weights)
+    with pytest.raises(ConfigError, match=r"images of any size \(Input height \(64\) doesn't match"):
+        open_teacher(TeacherChoice("cait_xxs24_224", str(weights)))
+
+
 def test_every_short_name_is_timms() -> None:
     assert all(import_timm().is_model(name) for name in TIMM_NAMES.values())
 

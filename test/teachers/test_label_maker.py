@@ -1,6 +1,6 @@
 """Recordings become label maps: resumable, the same however they are made, and read back by frame."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,14 @@ from dualview.teachers.multi_scale import EnsembleSettings
 
 GRID = BevGrid(-16.0, -16.0, 1.0, 32, 32)
 QUIET = LabelEngine(quiet=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_chunks() -> Iterator[None]:
+    """The recording's three frames with features are gathered in two chunks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(label_maker, "CHUNK_FRAMES", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +68,14 @@ def cells(maps: LabelMaps, recording: Path, seconds: float) -> set[tuple[int, in
     return {(c % 32 - 16, c // 32 - 16) for c in label.cells.tolist()}
 
 
+def counted(function: Callable[..., Any], calls: dict[str, int], name: str) -> Callable[..., Any]:
+    def counting(*arguments: Any) -> Any:
+        calls[name] += 1
+        return function(*arguments)
+
+    return counting
+
+
 def test_frames_and_places(made: Path, recording: Path) -> None:
     maps = LabelMaps(made)
     assert maps.channels == 64 and maps.grid == GRID and maps.basis() is None
@@ -95,7 +111,7 @@ def test_every_kind_of_accumulation(
     assert alone.points.sum() > 100
 
 
-@pytest.mark.parametrize("stage", ["run_lift", "_gather", "run_pool", "_finish"])
+@pytest.mark.parametrize("stage", ["run_lift", "run_gather", "run_join", "run_pool", "_finish"])
 def test_an_interrupted_run_goes_on_and_gives_the_same_files(
     made: Path,
     recording: Path,
@@ -121,12 +137,13 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_files(
     assert LabelMaps(tmp_path).stamps(recording).tolist() == []  # what isn't whole isn't there
     left = {p for p in (tmp_path / ".work").rglob("*.safetensors")}
     assert left or stage == "_finish"
-    done = []
+    done: dict[str, int] = {"run_lift": 0, "run_gather": 0}
     with monkeypatch.context() as patch:
-        patch.setattr(label_maker, "run_lift", lambda job: done.append(job) or lift(job))
-        lift = label_maker.run_lift if stage != "run_lift" else whole
+        for name in done:
+            patch.setattr(label_maker, name, counted(getattr(label_maker, name), done, name))
         make_label_maps([recording], RIG, settings, tmp_path, QUIET)
-    assert len(done) == (2 if stage == "run_lift" else 0)  # of 3: nothing is done twice
+    expected = {"run_lift": (2, 2), "run_gather": (0, 1)}  # of 3 frames and 2 chunks: nothing is done twice
+    assert tuple(done.values()) == expected.get(stage, (0, 0))
     assert contents(tmp_path) == contents(made)
     make_label_maps([recording], RIG, settings, tmp_path, QUIET)  # a finished set is left alone
     assert contents(tmp_path) == contents(made)
@@ -147,6 +164,27 @@ def test_two_processes_and_little_memory_change_nothing(
         )
         # other processes may use another number of threads, which rounds otherwise
         torch.testing.assert_close(a.features, b.features, rtol=5e-3, atol=5e-3)
+
+
+def test_chunks_change_nothing(
+    made: Path, recording: Path, settings: LabelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_maker, "CHUNK_FRAMES", 40)  # all frames in one
+    make_label_maps([recording], RIG, settings, tmp_path, QUIET)
+    there, here = LabelMaps(made), LabelMaps(tmp_path)
+    for stamp in there.stamps(recording).tolist():
+        a, b = there.sparse(recording, stamp), here.sparse(recording, stamp)
+        assert a is not None and b is not None and torch.equal(a.cells, b.cells)
+        assert torch.equal(a.points, b.points)
+        torch.testing.assert_close(a.features, b.features, rtol=5e-3, atol=5e-3)
+
+
+def test_objects_that_no_detector_of_the_rig_knows_leave_no_trail(
+    made: Path, recording: Path, settings: LabelSettings, tmp_path: Path
+) -> None:
+    """Cars are no class of this rig, yet the labels say which points are theirs."""
+    make_label_maps([recording], replace(RIG, class_names=("pedestrian",)), settings, tmp_path, QUIET)
+    assert contents(tmp_path) == contents(made)
 
 
 def test_fewer_channels_keep_directions(
@@ -204,7 +242,7 @@ def test_refusals(made: Path, recording: Path, settings: LabelSettings, tmp_path
     with pytest.raises(ConfigError, match="rate must be above 0"):
         replace(settings, rate=0.0)
     work = tmp_path / "busy/.work" / recording_key(recording)
-    with label_maker._locked(work, recording), pytest.raises(BagError, match="another process"):
+    with label_maker._at_work(work, recording), pytest.raises(BagError, match="another process"):
         make_label_maps([recording], RIG, settings, tmp_path / "busy", QUIET)
 
 
@@ -229,5 +267,7 @@ def test_command(
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert "5 label maps" in out and "MB a frame" in out
+    assert main([*arguments, "--workers", "0"]) == 1
+    assert "--workers" in capsys.readouterr().err
     assert main([*arguments[:-1], "--static-only", "--quiet"]) == 1
     assert "made otherwise" in capsys.readouterr().err

@@ -19,7 +19,7 @@ FORWARD = torch.tensor([[0.0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 
 SETTINGS = LiftSettings(voxel=1e-3)
 
 
-def ramp(camera: int) -> torch.Tensor:
+def ramp(frame: SurroundFrame, camera: int) -> torch.Tensor:
     """Features (u, v, camera) at every pixel of a camera, in px."""
     v, u = torch.meshgrid(torch.arange(HEIGHT) + 0.5, torch.arange(WIDTH) + 0.5, indexing="ij")
     return torch.stack([u, v, torch.full_like(u, camera)])
@@ -71,20 +71,20 @@ def test_features_are_read_at_exact_pixels() -> None:
 
 def test_a_still_point_with_the_cameras_own_pose() -> None:
     """The vehicle drives 1 m between anchor and exposure: u = cx - f y / (x - 1)."""
-    lifted = lift_frame(frame_at(0, 0.05, 20.0), [sweep_of([[21.0, 2.0, 1.0]], 0)], None, ramp, 3, SETTINGS)
+    lifted = lift_frame([frame_at(0, 0.05, 20.0)], [sweep_of([[21.0, 2.0, 1.0]], 0)], None, ramp, 3, SETTINGS)
     assert lifted.instances == {} and len(lifted.static) == 1
     torch.testing.assert_close(lifted.static.xyz[0], torch.tensor([21.0, 2.0, 1.0], dtype=torch.float64))
     torch.testing.assert_close(lifted.static.features[0], torch.tensor([100 - 10.0, 50 - 5.0, 0.0]))
 
 
 def test_a_point_counts_for_every_camera_that_sees_it() -> None:
-    lifted = lift_frame(frame_at(0, cameras=2), [sweep_of([[20.0, 2.0, 1.0]], 0)], None, ramp, 3, SETTINGS)
+    lifted = lift_frame([frame_at(0, cameras=2)], [sweep_of([[20.0, 2.0, 1.0]], 0)], None, ramp, 3, SETTINGS)
     assert lifted.static.count.tolist() == [2.0] and float(lifted.static.features[0, 2]) == 0.5
 
 
 def test_points_behind_beside_and_far_away_are_left_out() -> None:
     world = [[-5.0, 0, 1], [5.0, 20.0, 1], [80.0, 0, 1], [20.0, 0, 1]]
-    lifted = lift_frame(frame_at(0), [sweep_of(world, 0)], None, ramp, 3, SETTINGS)
+    lifted = lift_frame([frame_at(0)], [sweep_of(world, 0)], None, ramp, 3, SETTINGS)
     assert lifted.static.xyz.tolist() == [[20.0, 0.0, 1.0]]
 
 
@@ -101,7 +101,7 @@ def test_a_moving_cars_points_follow_it_to_the_exposure() -> None:
     """Swept at 0 s, exposed at 0.1 s: the car is 1 m further left, 5 px at 20 m."""
     keyframes = Keyframes([moving_car(0.0), moving_car(0.2)])
     sweep = sweep_of([[20.0, 1.0, 1.5], [20.0, 5.0, 1.5]], 0)  # a point of the car, and one of the street
-    lifted = lift_frame(frame_at(0, 0.1), [sweep], keyframes, ramp, 3, SETTINGS)
+    lifted = lift_frame([frame_at(0, 0.1)], [sweep], keyframes, ramp, 3, SETTINGS)
     assert lifted.static.xyz.tolist() == [[20.0, 5.0, 1.5]]
     torch.testing.assert_close(lifted.static.features[0, :2], torch.tensor([100 - 25.0, 50 - 7.5]))
     car = lifted.instances["car1"]
@@ -115,11 +115,11 @@ def test_an_object_is_gathered_over_its_track_and_leaves_no_trail() -> None:
     """Its front is seen at 0 s and its rear at 0.5 s; the map at 1 s has both where the car is by then."""
     keyframes = Keyframes([moving_car(t / 10) for t in range(11)])
     first = lift_frame(
-        frame_at(0), [sweep_of([[20.0, 1.5, 1.5]], 0)], keyframes, lambda c: ramp(c) * 0 + 2, 3, SETTINGS
+        [frame_at(0)], [sweep_of([[20.0, 1.5, 1.5]], 0)], keyframes, lambda *c: ramp(*c) * 0 + 2, 3, SETTINGS
     )
     later = [[20.0, 5.0 - 1.5, 1.5], [20.0, 0.0, 0.0]]  # the car's rear, and the road where it stood
     second = lift_frame(
-        frame_at(0.5), [sweep_of(later, 0.5)], keyframes, lambda c: ramp(c) * 0 + 6, 3, SETTINGS
+        [frame_at(0.5)], [sweep_of(later, 0.5)], keyframes, lambda *c: ramp(*c) * 0 + 6, 3, SETTINGS
     )
     static = merge(join([first.static, second.static]), 0.2)
     car = merge(join([first.instances["car1"], second.instances["car1"]]), 0.2)
@@ -154,13 +154,13 @@ def test_objects_that_one_keyframe_alone_knows_are_left_out() -> None:
     instances = instances_at(keyframes, START + 100_000_000)
     assert instances is not None and instances.known == {} and len(instances.doubtful) == 2
     sweep = sweep_of([[20.0, 1.0, 1.5], [20.0, -9.0, 1.5]], 0.1)
-    lifted = lift_frame(frame_at(0.1), [sweep], keyframes, ramp, 3, SETTINGS)
+    lifted = lift_frame([frame_at(0.1)], [sweep], keyframes, ramp, 3, SETTINGS)
     assert lifted.static.xyz.tolist() == [[20.0, -9.0, 1.5]] and lifted.instances == {}
 
 
 def test_a_sweep_at_an_unlabelled_time_is_left_out() -> None:
     keyframes = Keyframes([moving_car(0.0), moving_car(5.0)])
-    lifted = lift_frame(frame_at(2.0), [sweep_of([[20.0, 9.0, 1.5]], 2.0)], keyframes, ramp, 3, SETTINGS)
+    lifted = lift_frame([frame_at(2.0)], [sweep_of([[20.0, 9.0, 1.5]], 2.0)], keyframes, ramp, 3, SETTINGS)
     assert len(lifted.static) == 0 and lifted.static.features.shape == (0, 3)
 
 

@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from dualview.training.lightning import lightning
+from dualview.training.objective_colors import CleanColors
+from dualview.training.objectives import build_objectives
 from dualview.training.recipe import recipe_from_dict
 from dualview.training.trainer import train
 
@@ -53,6 +55,41 @@ def test_a_cut_off_run_goes_on_with_its_maps(content: dict, tmp_path: Path) -> N
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole") and len(rows(tmp_path / "cut")) == 8
     first, second = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_random_field_sees_the_cameras_colours(content: dict, tmp_path: Path) -> None:
+    """Photometric augmentation and grid are the network's alone (as in BEVNeXt's code); mirroring is of both."""
+    augmentation = {
+        "grid_mask": {"probability": 1.0},
+        "image": None,
+        "mirror": "together",
+        "corruption": None,
+    }
+    recipe = recipe_from_dict({**content, "augmentation": augmentation})
+    objectives = build_objectives(recipe, recipe.detector_config())
+    (colors,) = [o for o in objectives if isinstance(o, CleanColors)]
+    plain = recipe_from_dict({**content, "augmentation": {"grid_mask": None, "photometric": None}})
+    assert not any(isinstance(o, CleanColors) for o in build_objectives(plain, plain.detector_config()))
+    other = recipe_from_dict({**content, "overrides": {**content["overrides"], "bev.depth_field": None}})
+    assert not any(isinstance(o, CleanColors) for o in build_objectives(other, other.detector_config()))
+
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class Watches(lightning().Callback):
+        def on_train_batch_start(self, trainer, module, batch, *unused) -> None:
+            inputs = colors.complete(batch.inputs, batch)
+            assert inputs.colors is not None
+            seen.append((inputs.images.float(), inputs.colors))
+
+    train(recipe_from_dict({**content, "augmentation": augmentation, "steps": 2}), tmp_path / "run",
+          callbacks=(Watches(),), progress_bar=False)  # fmt: skip
+    for images, clean in seen:
+        assert images.shape == clean.shape and clean.dtype == torch.float32 and not torch.equal(images, clean)
+        hidden = (images == 0).all(2)
+        assert (
+            hidden.float().mean() > 0.1 + (clean == 0).all(2).float().mean()
+        )  # the grid isn't in the colours
+    assert len(seen) == 2
 
 
 def test_it_learns(content: dict, tmp_path: Path) -> None:

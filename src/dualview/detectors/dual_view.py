@@ -140,7 +140,9 @@ class DualView(Detector):
         )
         plan, instant = self.bev_plan(inputs) if plan is None else plan, None
         if self.bev_branch.needs_instant:
-            colors = image_colors(inputs.images) if self.config.bev.depth_field is not None else None
+            colors = None
+            if self.config.bev.depth_field is not None:
+                colors = image_colors(inputs.images) if inputs.colors is None else inputs.colors
             instant = BevInstant(
                 inputs.image_size, colors, inputs.image_from_working, inputs.camera_mask, inputs.stamps,
                 inputs.world_from_working, DualMemory.history_of(memory),

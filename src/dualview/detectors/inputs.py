@@ -29,7 +29,8 @@ class DetectorInputs:
     B clouds float32 [P, 5] (x, y, z m of the working frame, BEV augmentation included; intensity; age s), None
     where nobody asked for them. label_map: float16 [B, C, Y, X], features of the ground, zero where nothing is known (BEV
     augmentation included); None but for the oracles that read it. image_features: the backbone's maps [B, N, C, h, w] of
-    these images, where they are known already (a frozen backbone says the same of an image every time).
+    these images, where they are known already (a frozen backbone says the same of an image every time). colors [B, N, 3, H, W]
+    float32, RGB 0..255: the images' own colours, where training changed those of `images`; None: `images` has them.
     """
 
     images: Tensor
@@ -44,6 +45,7 @@ class DetectorInputs:
     points: tuple[Tensor, ...] | None = None
     label_map: Tensor | None = None
     image_features: tuple[Tensor, ...] | None = None
+    colors: Tensor | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -72,11 +72,12 @@ def detect(
     session: TrackingSession,
     name: str | None = None,
     progress: Callable[[int], None] | None = None,
-    alter: Callable[[ClosedFrame], ClosedFrame] | None = None,
+    alter: Callable[[ClosedFrame], ClosedFrame | None] | None = None,
 ) -> Drive:
     """Run a detector over a recording, frame by frame as the node does; `progress` is told the number of frames done.
 
-    The session's state starts afresh; track ids go on. alter: what is done to each frame before the detector sees it.
+    The session's state starts afresh; track ids go on. alter: what is done to each frame before the detector sees it;
+    None for a frame that it can't see.
     """
     predictions, dropped = [], Counter[str]()
     latency: dict[str, list[float]] = {"preprocess": [], "network": []}
@@ -87,8 +88,12 @@ def detect(
             if not isinstance(closed, ClosedFrame):
                 dropped[closed.kind] += 1
                 continue
+            altered = alter(closed) if alter else closed
+            if altered is None:
+                dropped["no label map"] += 1
+                continue
             try:
-                processed = session.process(alter(closed) if alter else closed, with_bev_map=False)
+                processed = session.process(altered, with_bev_map=False)
             except ImageError:
                 dropped["no usable image"] += 1
                 continue

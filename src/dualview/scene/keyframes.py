@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,6 +26,11 @@ class Keyframes:
     max_gap: float = 0.75
     interpolate: bool = True
 
+    @cached_property
+    def stamps(self) -> list[int]:
+        """Of the annotations, ns."""
+        return [a.stamp_ns for a in self.annotations]
+
     def at(self, stamp_ns: int) -> Annotations | None:
         """Boxes (world frame) at an instant, None if the keyframes don't say.
 
@@ -33,8 +39,7 @@ class Keyframes:
         nearer one knows aren't guessed. Without neighbours on both sides, a keyframe within 55 ms is carried
         over with its own velocities.
         """
-        stamps = [a.stamp_ns for a in self.annotations]
-        position = bisect_left(stamps, stamp_ns)
+        position = bisect_left(self.stamps, stamp_ns)
         near = [a for a in self.annotations[max(position - 1, 0) : position + 1]]
         if not near:
             return None

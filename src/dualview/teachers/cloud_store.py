@@ -40,11 +40,11 @@ class CloudStore:
             write_cloud(self._path(oldest), spilled, half=False)
 
     def finish(self) -> int:
-        """Write every cloud, features in float16; returns how many there are."""
-        for name in sorted(self._names):
-            cloud = self._take(name)
-            assert cloud is not None
-            write_cloud(self._path(name), cloud, half=True)
+        """Write every cloud, at full precision; returns how many there are."""
+        while self._held:
+            name, cloud = self._held.popitem()
+            self._bytes -= cloud.nbytes
+            write_cloud(self._path(name), cloud, half=False)
         return len(self._names)
 
     def _take(self, name: str) -> FeatureCloud | None:
@@ -56,6 +56,26 @@ class CloudStore:
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"
+
+
+class CloudCache:
+    """Clouds read from files, of which the least recently used are forgotten."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[Path, int], FeatureCloud] = OrderedDict()
+        self._bytes = 0
+
+    def read(self, path: Path, memory_bytes: int) -> FeatureCloud:
+        """What the file holds; at most `memory_bytes` of clouds are kept (and the one asked for)."""
+        key = path, path.stat().st_mtime_ns
+        cloud = self._held.pop(key, None)
+        if cloud is None:
+            cloud = read_cloud(path)
+            self._bytes += cloud.nbytes
+        self._held[key] = cloud
+        while self._bytes > memory_bytes and len(self._held) > 1:
+            self._bytes -= self._held.popitem(last=False)[1].nbytes
+        return cloud
 
 
 def tile_name(column: int, row: int) -> str:

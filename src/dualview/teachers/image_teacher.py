@@ -126,21 +126,50 @@ def _timm_network(timm_name: str, choice: TeacherChoice) -> Any:
             f"there is no teacher '{choice.name}': by name there are {', '.join(TIMM_NAMES)}, efficientnet-lite0..2, and "
             f"timm's models{' such as ' + ', '.join(close) if close else ''}"
         )
-    any_size = {"dynamic_img_size": True} if timm_name.startswith("vit_") or "_vit" in timm_name else {}
     if choice.weights is None:
         try:
-            network = timm.create_model(timm_name, pretrained=True, num_classes=0, **any_size)
+            network = _of_any_size(timm_name, pretrained=True)
         except Exception as error:  # the hub's client raises errors of several HTTP libraries
             raise WeightsError(
                 f"the weights of '{choice.name}' can't be fetched ({str(error).splitlines()[0] or type(error).__name__}): without a "
                 "network give a file with --weights"
             ) from error
     else:
-        network = timm.create_model(timm_name, pretrained=False, num_classes=0, **any_size)
+        network = _of_any_size(timm_name, pretrained=False)
         _load(network, _read(choice), choice)
     if not hasattr(network, "forward_intermediates") or not getattr(network, "feature_info", None):
         raise ConfigError(f"timm's '{timm_name}' gives no feature maps: choose another teacher")
+    _try_out(network, timm_name)
     return network
+
+
+def _of_any_size(timm_name: str, pretrained: bool) -> Any:
+    """timm's network, told where it has to be that images come in all sizes. Transformers that don't know the word are
+    of one size, convolutional networks of any.
+    """
+    timm = import_timm()
+    try:
+        return timm.create_model(timm_name, pretrained=pretrained, num_classes=0, dynamic_img_size=True)
+    except TypeError:
+        return timm.create_model(timm_name, pretrained=pretrained, num_classes=0)
+
+
+@torch.inference_mode()
+def _try_out(network: Any, timm_name: str) -> None:
+    """Raises ConfigError if the network can't take an image of 6 x 4 patches: then it is bound to one size."""
+    stride = int(network.feature_info[-1]["reduction"])
+    was_training = network.training
+    network.eval()
+    try:
+        network.forward_intermediates(
+            torch.zeros(1, 3, 4 * stride, 6 * stride), indices=1, norm=True, intermediates_only=True
+        )
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise ConfigError(
+            f"timm's '{timm_name}' gives no normalised feature maps of images of any size ({reason}): choose another teacher"
+        ) from error
+    network.train(was_training)
 
 
 def _read(choice: TeacherChoice) -> dict[str, Tensor]:

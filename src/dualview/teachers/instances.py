@@ -14,7 +14,7 @@ from dualview.scene.keyframes import Keyframes
 # Classes that stand where they stand: their points belong to the street.
 STILL_CLASSES = frozenset(
     {
-        "barrier", "traffic_cone", "BOLLARD", "CONSTRUCTION_BARREL", "CONSTRUCTION_CONE", "MESSAGE_BOARD_TRAILER",
+        "barrier", "traffic_cone", "bicycle_rack", "BOLLARD", "CONSTRUCTION_BARREL", "CONSTRUCTION_CONE", "MESSAGE_BOARD_TRAILER",
         "MOBILE_PEDESTRIAN_CROSSING_SIGN", "SIGN", "STOP_SIGN", "TRAFFIC_LIGHT_TRAILER",
     }
 )  # fmt: skip
@@ -66,8 +66,7 @@ def instances_at(keyframes: Keyframes, stamp_ns: int) -> Instances | None:
     if annotations is None:
         return None
     known = _poses(annotations)
-    stamps = [a.stamp_ns for a in keyframes.annotations]
-    after = bisect_right(stamps, stamp_ns)
+    after = bisect_right(keyframes.stamps, stamp_ns)
     doubtful = []
     for around in keyframes.annotations[max(after - 1, 0) : after + 1]:
         elapsed = (stamp_ns - around.stamp_ns) * 1e-9

@@ -21,30 +21,27 @@ from dualview.geometry.bev_grid import BevGrid
 from dualview.geometry.rigid import invert_rigid
 from dualview.scene.assembler import ClosedFrame
 from dualview.scene.calibration import CameraCalibration
-from dualview.scene.frame import Annotations
+from dualview.scene.frame import Annotations, SurroundFrame
 from dualview.scene.keyframes import Keyframes
 from dualview.scene.preprocess import ImagePreprocessor
 from dualview.scene.recorded import LidarSweep
 from dualview.teachers.bev_pooling import join_sums, pool_voxels, sum_voxels
-from dualview.teachers.cloud_store import instance_name, tiles_around
+from dualview.teachers.cloud_store import CloudCache, instance_name, tiles_around
 from dualview.teachers.feature_basis import FeatureBasis
-from dualview.teachers.feature_cloud import FeatureCloud, read_cloud, read_file, to_half, write_tensors
+from dualview.teachers.feature_cloud import FeatureCloud
 from dualview.teachers.image_teacher import ImageTeacher, TeacherChoice, open_teacher
 from dualview.teachers.instances import instances_at
 from dualview.teachers.label_store import write_label
-from dualview.teachers.lifting import LiftedFrame, LiftSettings, lift_frame
+from dualview.teachers.lifted_file import read_lifted, write_lifted
+from dualview.teachers.lifting import LiftSettings, lift_frame
 from dualview.teachers.multi_scale import EnsembleSettings, ensemble_features
 
 _GPU_BATCH = 16
 
 # Processes keep what is costly to open; all of it is read-only.
 _teacher = lru_cache(maxsize=8)(open_teacher)
-_preprocessor = lru_cache(maxsize=4)(ImagePreprocessor)
-
-
-@lru_cache(maxsize=48)
-def _tile(path: Path, written_ns: int) -> FeatureCloud:
-    return read_cloud(path)
+_preprocessor = lru_cache(maxsize=16)(ImagePreprocessor)
+_clouds = CloudCache()
 
 
 @lru_cache(maxsize=2)
@@ -73,19 +70,17 @@ class LiftJob:
 def run_lift(job: LiftJob) -> Path:
     """Do it."""
     teacher = _teacher(job.teacher, job.device)
-    calibrations = [c.calibration for c in job.closed.cameras if c.calibration is not None]
-    size = teacher_image_size(calibrations[0], job.long_side, teacher.stride)
-    frame, _ = _preprocessor(size).build(job.closed)
+    frames = whole_views(job.closed, job.long_side, teacher.stride)
     on_gpu = torch.device(job.device).type == "cuda"
     ensemble = replace(
         job.ensemble, batch=_GPU_BATCH if on_gpu else 1
     )  # a CPU's caches hold one crop at most
 
-    def features_of(camera: int) -> Tensor:
+    def features_of(frame: SurroundFrame, camera: int) -> Tensor:
         return ensemble_features(teacher, teacher.normalize(frame.images[camera]), ensemble)
 
     keyframes = None if job.annotations is None else Keyframes(job.annotations)
-    lifted = lift_frame(frame, job.sweeps, keyframes, features_of, teacher.channels, job.lift)
+    lifted = lift_frame(frames, job.sweeps, keyframes, features_of, teacher.channels, job.lift)
     write_lifted(
         job.target,
         lifted,
@@ -94,46 +89,26 @@ def run_lift(job: LiftJob) -> Path:
     return job.target
 
 
+def whole_views(closed: ClosedFrame, long_side: int, stride: int) -> list[SurroundFrame]:
+    """The cameras of an instant, one frame for each, so that every image keeps its own proportions and is seen whole."""
+    frames = []
+    for camera in closed.cameras:
+        if camera.calibration is not None:
+            size = teacher_image_size(camera.calibration, long_side, stride)
+            frames.append(_preprocessor(size).build(replace(closed, cameras=(camera,)))[0])
+    return frames
+
+
 def teacher_image_size(calibration: CameraCalibration, long_side: int, stride: int) -> tuple[int, int]:
     """(height, width) px near `long_side` in the camera's proportions, whole patches."""
     scale = long_side / max(calibration.height, calibration.width)
     return tuple(max(round(n * scale / stride), 1) * stride for n in (calibration.height, calibration.width))  # type: ignore[return-value]
 
 
-def write_lifted(path: Path, lifted: LiftedFrame, basis: Tensor | None) -> None:
-    """A lifted frame in one file, features in float16; with `basis` [C, D] projected."""
-    names = list(lifted.instances)
-    clouds = [lifted.static, *lifted.instances.values()]
-    if basis is not None:
-        clouds = [cloud.projected(basis) for cloud in clouds]
-    write_tensors(
-        path,
-        {
-            "xyz": torch.cat([c.xyz for c in clouds]),
-            "features": torch.cat([to_half(c.features) for c in clouds]),
-            "count": torch.cat([c.count for c in clouds]),
-            "lengths": torch.tensor([len(c) for c in clouds]),
-            "names": torch.tensor(list("\n".join(names).encode()), dtype=torch.uint8),
-        },
-    )
-
-
-def read_lifted(path: Path) -> LiftedFrame:
-    """What `write_lifted` wrote."""
-    tensors = read_file(path)
-    lengths = tensors["lengths"].tolist()
-    parts = [
-        FeatureCloud(*part)
-        for part in zip(*(tensors[n].split(lengths) for n in ("xyz", "features", "count")), strict=True)
-    ]
-    names = bytes(tensors["names"].tolist()).decode().split("\n")
-    return LiftedFrame(parts[0], dict(zip(names, parts[1:], strict=False)))
-
-
 @dataclass(frozen=True)
 class PoolJob:
     """One frame's map -> `folder`. source: a store of accumulated clouds, or the file of a lifted frame alone.
-    movable: whether annotated objects are laid in.
+    movable: whether annotated objects are laid in. memory_bytes: for clouds that the next frames may need too.
     """
 
     folder: Path
@@ -145,6 +120,7 @@ class PoolJob:
     grid: BevGrid
     height: float
     channels: int
+    memory_bytes: int
 
 
 def run_pool(job: PoolJob) -> int:
@@ -158,7 +134,7 @@ def run_pool(job: PoolJob) -> int:
     if job.movable and job.annotations is not None:
         instances = instances_at(Keyframes(job.annotations), job.stamp_ns)
     for name, pose in (instances.known if instances is not None else {}).items():
-        found = own.instances.get(name) if own is not None else _instance(job.source, name)
+        found = own.instances.get(name) if own is not None else _cloud(job, instance_name(name))
         if found is not None:
             moved = found.moved(ego_from_world @ pose.matrix())
             sums.append(sum_voxels(moved, job.grid, job.height))
@@ -170,21 +146,25 @@ def run_pool(job: PoolJob) -> int:
 def _tiles(job: PoolJob) -> Iterable[FeatureCloud]:
     grid = job.grid
     radius = max(abs(v) for v in (grid.x_min, grid.x_max, grid.y_min, grid.y_max)) * 2**0.5
-    for name in tiles_around(job.world_from_ego[:3, 3], radius):
-        path = job.source / f"{name}.safetensors"
-        if path.is_file():
-            yield _tile(path, path.stat().st_mtime_ns)
+    clouds = (_cloud(job, name) for name in tiles_around(job.world_from_ego[:3, 3], radius))
+    return (cloud for cloud in clouds if cloud is not None)
 
 
-def _instance(store: Path, name: str) -> FeatureCloud | None:
-    path = store / f"{instance_name(name)}.safetensors"
-    return read_cloud(path) if path.is_file() else None
+def _cloud(job: PoolJob, name: str) -> FeatureCloud | None:
+    path = job.source / f"{name}.safetensors"
+    return _clouds.read(path, job.memory_bytes) if path.is_file() else None
 
 
 def run_jobs(
-    function: Callable[[Any], Any], jobs: Iterable[Any], workers: int, total: int, title: str, quiet: bool
+    function: Callable[[Any], Any],
+    jobs: Iterable[Any],
+    workers: int,
+    total: int,
+    title: str,
+    quiet: bool,
+    unit: str = "frame",
 ) -> None:
-    """Run `function` on all jobs in `workers` processes (1: in this one), with a progress bar.
+    """Run `function` on all jobs in `workers` processes (1: in this one), with a progress bar that counts `unit`s.
 
     Jobs are made as they are needed, at most two waiting for each process.
     """
@@ -196,7 +176,7 @@ def run_jobs(
         max_nbytes=None,
     )
     results = engine(joblib.delayed(function)(job) for job in jobs)
-    for _ in tqdm(results, title, total, unit="frame", disable=quiet or None):
+    for _ in tqdm(results, title, total, unit=unit, disable=quiet or None):
         pass
 
 

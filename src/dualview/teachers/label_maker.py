@@ -3,61 +3,56 @@
 For each recording: *scan* its frames (nothing decoded), *lift* features to LiDAR points, *gather* the points
 of the whole drive into tiles of the street and into objects, *pool* a map for each frame. What a stage has
 written is there after an interruption, and the next run goes on with what is missing. Memory is bounded: one
-frame in each process, a fixed number of bytes of tiles and objects while gathering, single tiles while
-pooling; what grows with the drive is on disk (and the boxes: about a kilobyte each keyframe and object).
+frame in each process, and a fixed number of bytes of tiles and objects while gathering and pooling; what grows
+with the drive is on disk (and the boxes: about a kilobyte each keyframe and object).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dualview.errors import BagError
-from dualview.scene.assembler import AssemblerSettings, ClosedFrame
 from dualview.scene.bag_reader import BagReader
-from dualview.scene.frame import Annotations
-from dualview.scene.keyframes import Keyframes
-from dualview.scene.offline import iterate_frames
 from dualview.scene.recorded import LidarSweeps, read_transforms
 from dualview.scene.rig import Rig
-from dualview.teachers.cloud_store import CloudStore, by_tile, instance_name
 from dualview.teachers.feature_basis import BasisFit, FeatureBasis
 from dualview.teachers.feature_cloud import read_file
+from dualview.teachers.folder_lock import FOLDER_LOCK, locked
 from dualview.teachers.image_teacher import ImageTeacher
-from dualview.teachers.label_jobs import (
-    LiftJob,
-    PoolJob,
-    read_lifted,
-    run_jobs,
-    run_lift,
-    run_pool,
-    shared_teacher,
-    write_lifted,
+from dualview.teachers.label_gather import CHUNK_FRAMES, GatherJob, JoinJob, run_gather, run_join
+from dualview.teachers.label_jobs import LiftJob, PoolJob, run_jobs, run_lift, run_pool, shared_teacher
+from dualview.teachers.label_plan import (
+    LOCK_FILE,
+    Plan,
+    begin_work,
+    is_finished,
+    label_frames,
+    rig_key,
+    scan,
 )
 from dualview.teachers.label_settings import LabelSettings, claim_folder
 from dualview.teachers.label_store import BASIS_FILE, DRIVE_FILE, FORMAT, recording_key
+from dualview.teachers.lifted_file import read_lifted, write_lifted
 
 _WORK = ".work"
-_AROUND_NS = 1_500_000_000  # keyframes this near go with a job
 _BASIS_FRAMES = 40
 
 
 @dataclass(frozen=True)
 class LabelEngine:
     """How the work is done, which changes no label: processes; devices ("cpu", "cuda:0", ...), which take
-    turns; memory (bytes) for gathering; no bars if quiet.
+    turns; memory (bytes) of all processes for gathering and pooling; no bars if quiet.
     """
 
     workers: int = 1
@@ -67,56 +62,30 @@ class LabelEngine:
     tell: Callable[[str], None] = lambda line: None
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The frames of one recording. stamps int64 [F], poses float64 [F, 4, 4] (world_from_ego): those that get
-    a label; teacher bool [F]: those whose features are read.
-    """
-
-    recording: Path
-    work: Path
-    target: Path
-    stamps: np.ndarray
-    poses: np.ndarray
-    teacher: np.ndarray
-    annotations: list[Annotations]
-
-    @property
-    def teacher_stamps(self) -> list[int]:
-        return self.stamps[self.teacher].tolist()
-
-    def around(self, stamp_ns: int) -> tuple[Annotations, ...] | None:
-        """The keyframes near an instant; None if the recording has none at all."""
-        if not self.annotations:
-            return None
-        stamps = [a.stamp_ns for a in self.annotations]
-        return tuple(
-            self.annotations[
-                bisect_left(stamps, stamp_ns - _AROUND_NS) : bisect_right(stamps, stamp_ns + _AROUND_NS)
-            ]
-        )
-
-
 def make_label_maps(
     recordings: Sequence[Path], rig: Rig, settings: LabelSettings, directory: Path, engine: LabelEngine
 ) -> list[Path]:
     """The folders with the label maps of `recordings`, made now where they are missing.
 
-    Raises ConfigError if `directory` holds other labels, WeightsError as `open_teacher` does, BagError if a
+    Raises ConfigError if `directory` holds other labels or some of another rig, WeightsError as `open_teacher` does, BagError if a
     recording can't be read, has no LiDAR, is being worked on by another process, or the disk is full; what is
     finished stays valid.
     """
     teacher = shared_teacher(settings.teacher, engine.devices[0])
     claim_folder(directory, settings, teacher)
     targets = [directory / recording_key(path) for path in recordings]
-    missing = [(p, t) for p, t in zip(recordings, targets, strict=True) if not (t / DRIVE_FILE).is_file()]
+    missing = [(p, t) for p, t in zip(recordings, targets, strict=True) if not is_finished(t, p, rig)]
     try:
         with contextlib.ExitStack() as locks:
             plans = []
             for path, target in missing:
                 work = directory / _WORK / target.name
-                locks.enter_context(_locked(work, path))
-                plans.append(_scan(path, rig, settings, work, target, engine))
+                locks.enter_context(_at_work(work, path))
+                if is_finished(target, path, rig):  # by another process in the meantime
+                    shutil.rmtree(work)
+                    continue
+                begin_work(work, path, rig, engine.tell)
+                plans.append(scan(path, rig, settings, work, target, engine.tell))
             if settings.components is not None and plans:
                 _fit_basis(plans, rig, settings, directory, teacher, engine)
             for number, plan in enumerate(plans, 1):
@@ -134,61 +103,18 @@ def make_label_maps(
 
 
 @contextlib.contextmanager
-def _locked(work: Path, recording: Path) -> Iterator[None]:
-    work.mkdir(parents=True, exist_ok=True)
-    with (work / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise BagError(
-                f"another process makes the label maps of {recording.name} in {work.parents[1]}: wait until it has ended"
-            ) from error
+def _at_work(work: Path, recording: Path) -> Iterator[None]:
+    def refuse() -> None:
+        raise BagError(
+            f"another process makes the label maps of {recording.name} in {work.parents[1]}: wait until it has ended"
+        )
+
+    with locked(work / LOCK_FILE, refuse):
         yield
 
 
-def _scan(
-    path: Path, rig: Rig, settings: LabelSettings, work: Path, target: Path, engine: LabelEngine
-) -> _Plan:
-    """Which frames there are. With annotations, only those whose boxes are known."""
-    with BagReader(path) as bag:
-        if not any(topic in bag.topics for topic in rig.lidar_topics):
-            raise BagError(
-                f"{path} has none of the LiDAR topics of rig '{rig.name}' ({', '.join(rig.lidar_topics) or 'none'}): label maps need "
-                "points; name another rig with --rig"
-            )
-        annotations = bag.annotations(rig)
-        if not annotations:
-            engine.tell(
-                f"{path.name} has no boxes: moving objects will leave trails (--no-accumulation avoids them)"
-            )
-        frames = [(f.stamp_ns, f.world_from_ego) for f in _frames(bag, rig, settings)]
-    keyframes = Keyframes(annotations)
-    if annotations:
-        frames = [f for f in frames if keyframes.at(f[0]) is not None]
-    if not frames:
-        raise BagError(f"{path} gave no frame with rig '{rig.name}': look at it with `dualview bag check`")
-    stamps = np.array([stamp for stamp, _ in frames], np.int64)
-    poses = np.stack([pose for _, pose in frames])
-    step, last, teacher = 0.9e9 / settings.teacher_rate, -np.inf, np.zeros(len(stamps), bool)
-    for i, stamp in enumerate(stamps):
-        if stamp - last >= step:
-            teacher[i], last = True, stamp
-    if settings.accumulation == "none":
-        stamps, poses, teacher = stamps[teacher], poses[teacher], teacher[teacher]
-    return _Plan(path, work, target, stamps, poses, teacher, annotations)
-
-
-def _frames(bag: BagReader, rig: Rig, settings: LabelSettings) -> Iterator[ClosedFrame]:
-    own = AssemblerSettings.for_rig(rig)
-    interval = max(own.min_interval, 0.9 / settings.label_rate)  # a tenth of slack for jitter, as in training
-    spaced = AssemblerSettings.for_rig(rig, min_interval=interval)
-    for frame in iterate_frames(bag, rig, spaced):
-        if isinstance(frame, ClosedFrame) and any(c.image is not None for c in frame.cameras):
-            yield frame
-
-
 def _lift_jobs(
-    plan: _Plan,
+    plan: Plan,
     wanted: dict[int, Path],
     rig: Rig,
     settings: LabelSettings,
@@ -198,7 +124,7 @@ def _lift_jobs(
     """Jobs for the stamps of `wanted` (stamp -> file)."""
     with BagReader(plan.recording) as bag:
         sweeps = LidarSweeps(bag, rig, read_transforms(bag))
-        for number, frame in enumerate(f for f in _frames(bag, rig, settings) if f.stamp_ns in wanted):
+        for number, frame in enumerate(f for f in label_frames(bag, rig, settings) if f.stamp_ns in wanted):
             yield LiftJob(
                 wanted[frame.stamp_ns], frame, tuple(sweeps.near(frame.stamp_ns)), plan.around(frame.stamp_ns),
                 settings.teacher, engine.devices[number % len(engine.devices)], settings.teacher_side,
@@ -207,17 +133,34 @@ def _lift_jobs(
 
 
 def _fit_basis(
-    plans: Sequence[_Plan],
+    plans: Sequence[Plan],
     rig: Rig,
     settings: LabelSettings,
     directory: Path,
     teacher: ImageTeacher,
     engine: LabelEngine,
 ) -> None:
-    """The basis of the whole set, from frames spread over its first recordings; later ones take it over."""
+    """The basis of the whole set, from frames spread over its first recordings; later ones take it over, and so
+    does another process that works on other recordings of the set at the same time.
+    """
     path = directory / BASIS_FILE
     if path.is_file():
         return
+    with locked(
+        directory / FOLDER_LOCK, lambda: engine.tell(f"another process makes {path}: waiting for it")
+    ):
+        if not path.is_file():
+            _fit_basis_alone(plans, path, rig, settings, teacher, engine)
+
+
+def _fit_basis_alone(
+    plans: Sequence[Plan],
+    path: Path,
+    rig: Rig,
+    settings: LabelSettings,
+    teacher: ImageTeacher,
+    engine: LabelEngine,
+) -> None:
     assert settings.components is not None
     fit = BasisFit(teacher.channels)
     for plan in plans:
@@ -240,7 +183,7 @@ def _fit_basis(
 
 
 def _lift(
-    plan: _Plan, folder: Path, stamps: Sequence[int], rig: Rig, settings: LabelSettings, basis: Path | None,
+    plan: Plan, folder: Path, stamps: Sequence[int], rig: Rig, settings: LabelSettings, basis: Path | None,
     engine: LabelEngine, title: str,
 ) -> None:  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
@@ -251,7 +194,7 @@ def _lift(
         run_jobs(run_lift, jobs, engine.workers, len(wanted), f"{title} {plan.recording.stem}", engine.quiet)
 
 
-def _project_samples(plan: _Plan, lifted: Path, basis: Path | None) -> None:
+def _project_samples(plan: Plan, lifted: Path, basis: Path | None) -> None:
     """Frames that the basis was made from needn't be seen by the teacher again."""
     samples = plan.work / "sample"
     if basis is None or not samples.is_dir():
@@ -265,7 +208,7 @@ def _project_samples(plan: _Plan, lifted: Path, basis: Path | None) -> None:
 
 
 def _label(
-    plan: _Plan,
+    plan: Plan,
     rig: Rig,
     settings: LabelSettings,
     directory: Path,
@@ -287,33 +230,53 @@ def _label(
         PoolJob(
             maps, stamp, torch.from_numpy(pose), plan.around(stamp), lifted / f"{stamp}.safetensors" if alone else store,
             settings.accumulation != "static", settings.grid, settings.height, channels,
+            engine.memory_bytes // engine.workers,
         )
         for stamp, pose in zip(plan.stamps.tolist(), plan.poses, strict=True)
         if not (maps / f"{stamp}.safetensors").is_file()
     ]  # fmt: skip
-    run_jobs(run_pool, jobs, engine.workers, len(jobs), f"pool {plan.recording.stem}", engine.quiet)
+    _run(run_pool, jobs, "pool", "frame", plan, engine)
     _finish(plan, rig, maps)
 
 
-def _gather(plan: _Plan, lifted: Path, folder: Path, settings: LabelSettings, engine: LabelEngine) -> None:
-    """The lifted frames, in order of time, into one store; it appears when it is whole."""
-    partial = folder.with_name("store.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    store = CloudStore(partial, settings.lift.voxel, engine.memory_bytes)
-    for stamp in plan.teacher_stamps:
-        frame = read_lifted(lifted / f"{stamp}.safetensors")
-        for name, cloud in by_tile(frame.static):
-            store.add(name, cloud)
-        for instance, cloud in frame.instances.items() if settings.accumulation == "full" else ():
-            store.add(instance_name(instance), cloud)
-    store.finish()
+def _gather(plan: Plan, lifted: Path, folder: Path, settings: LabelSettings, engine: LabelEngine) -> None:
+    """The lifted frames into one store, chunk by chunk; it appears when it is whole."""
+    chunks, partial = plan.work / "chunks", folder.with_name("store.partial")
+    chunks.mkdir(exist_ok=True)
+    partial.mkdir(exist_ok=True)
+    frames = [lifted / f"{stamp}.safetensors" for stamp in plan.teacher_stamps]
+    objects, voxel = settings.accumulation == "full", settings.lift.voxel
+    memory = engine.memory_bytes // engine.workers
+    gather = [
+        GatherJob(tuple(frames[i : i + CHUNK_FRAMES]), chunks / f"{i:08d}", objects, voxel, memory)
+        for i in range(0, len(frames), CHUNK_FRAMES)
+    ]
+    _run(run_gather, [j for j in gather if not j.folder.is_dir()], "gather", "chunk", plan, engine)
+    parts: dict[str, list[Path]] = {}
+    for job in gather:
+        for path in sorted(job.folder.glob("[!.]*.safetensors")):
+            parts.setdefault(path.name, []).append(path)
+    join = [JoinJob(tuple(known), partial / name, voxel) for name, known in parts.items()]
+    _run(run_join, [j for j in join if not j.target.is_file()], "join", "cloud", plan, engine)
     os.replace(partial, folder)
+    shutil.rmtree(chunks)
 
 
-def _finish(plan: _Plan, rig: Rig, maps: Path) -> None:
+def _run(
+    function: Callable[[Any], Any],
+    jobs: Sequence[Any],
+    title: str,
+    unit: str,
+    plan: Plan,
+    engine: LabelEngine,
+) -> None:
+    run_jobs(function, jobs, engine.workers, len(jobs), f"{title} {plan.recording.stem}", engine.quiet, unit)
+
+
+def _finish(plan: Plan, rig: Rig, maps: Path) -> None:
     """Say what the folder holds, and move it to its place."""
     info = {
-        "format": FORMAT, "source": str(plan.recording), "rig": rig.name, "stamps": plan.stamps.tolist(),
+        "format": FORMAT, "source": str(plan.recording), "rig": rig.name, "rig_key": rig_key(rig), "stamps": plan.stamps.tolist(),
         "teacher_stamps": plan.teacher_stamps,
     }  # fmt: skip
     (maps / DRIVE_FILE).write_text(json.dumps(info))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from dualview.errors import ConfigError
 from dualview.geometry.bev_grid import BevGrid
+from dualview.teachers.folder_lock import FOLDER_LOCK, locked
 from dualview.teachers.image_teacher import ImageTeacher, TeacherChoice
 from dualview.teachers.label_store import FORMAT, SET_FILE
 from dualview.teachers.lifting import LiftSettings
@@ -71,10 +72,11 @@ def claim_folder(directory: Path, settings: LabelSettings, teacher: ImageTeacher
     wanted, path = settings.entry(teacher), directory / SET_FILE
     directory.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(wanted, indent=1))
-        partial.replace(path)
-        return
+        with locked(directory / FOLDER_LOCK, lambda: None):
+            if not path.is_file():
+                partial = path.with_suffix(".partial")
+                partial.write_text(json.dumps(wanted, indent=1))
+                partial.replace(path)
     there = json.loads(path.read_text())
     differing = [key for key in sorted({*there, *wanted}) if there.get(key) != wanted.get(key)]
     if differing:

@@ -77,12 +77,11 @@ class LabelMaps:
             raise ConfigError(f"{self.directory} holds label maps of another version: make them again")
         self.grid = BevGrid(**self.settings["grid"])
         self.channels = int(self.settings["channels"])
-        self._folders: dict[str, Path] = {}
+        self._sources: dict[str, list[Path]] = {}
         self._stamps: dict[Path, Tensor] = {}
         for folder in sorted(p.parent for p in self.directory.glob(f"*/{DRIVE_FILE}")):
             info = json.loads((folder / DRIVE_FILE).read_text())
-            self._folders[info["source"]] = folder
-            self._folders[folder.name] = folder
+            self._sources.setdefault(info["source"], []).append(folder)
             self._stamps[folder] = torch.tensor(info["stamps"], dtype=torch.int64)
 
     def basis(self) -> FeatureBasis | None:
@@ -91,11 +90,14 @@ class LabelMaps:
         return FeatureBasis.load(path) if self.settings["components"] else None
 
     def folder_of(self, recording: str | Path) -> Path | None:
-        """Where the labels of a recording are: by the path that they were made from, or by its content."""
-        found = self._folders.get(str(recording))
-        if found is None and Path(recording).exists():
-            found = self._folders.get(recording_key(Path(recording)))
-        return found
+        """Where the labels of a recording are: by its content, or, if it isn't there any more, by the path that they were
+        made from. None if there are none, or if that path held several recordings one after the other.
+        """
+        if Path(recording).exists():
+            folder = self.directory / recording_key(Path(recording))
+            return folder if folder in self._stamps else None
+        made = self._sources.get(str(recording), [])
+        return made[0] if len(made) == 1 else None
 
     def stamps(self, recording: str | Path) -> Tensor:
         """int64 [F] (ns), rising: the frames of a recording that have a label."""

@@ -64,23 +64,25 @@ def remove_ego(relative: Tensor, world_from_ego: Tensor, half_size: tuple[float,
 
 
 def lift_frame(
-    frame: SurroundFrame,
+    frames: Sequence[SurroundFrame],
     sweeps: Sequence[LidarSweep],
     keyframes: Keyframes | None,
-    features_of: Callable[[int], Tensor],
+    features_of: Callable[[SurroundFrame, int], Tensor],
     channels: int,
     settings: LiftSettings,
 ) -> LiftedFrame:
     """The points of `sweeps` with the features of all cameras that see them.
 
-    keyframes: the labels around this instant; None if the recording has none (then every point is static).
-    features_of(camera): [C, h, w] of that camera's whole image. A point that several cameras see counts for
-    each. Sweeps at whose instant the objects aren't known are left out.
+    frames: the cameras of one instant; those whose images have another size are a frame of their own. keyframes: the
+    labels around this instant; None if the recording has none (then every point is static). features_of(frame,
+    camera): [C, h, w] of that camera's whole image. A point that several cameras see counts for each. Sweeps at whose
+    instant the objects aren't known are left out.
     """
     statics: list[FeatureCloud] = []
     objects: dict[str, list[FeatureCloud]] = {}
-    sets = [s for sweep in sweeps if (s := _points_of(sweep, frame, keyframes, settings)) is not None]
-    for camera in torch.nonzero(frame.camera_mask).squeeze(1).tolist() if sets else ():
+    sets = [s for sweep in sweeps if (s := _points_of(sweep, frames[0], keyframes, settings)) is not None]
+    cameras = [(f, c) for f in frames for c in torch.nonzero(f.camera_mask).squeeze(1).tolist()]
+    for frame, camera in cameras if sets else ():
         at_exposure = (
             Instances({})
             if keyframes is None
@@ -95,7 +97,7 @@ def lift_frame(
             seen &= usable
             if not seen.any():
                 continue
-            features = features_of(camera) if features is None else features
+            features = features_of(frame, camera) if features is None else features
             sampled = sample_features(features, location[seen])
             cloud = FeatureCloud(points.xyz[seen], sampled, torch.ones(len(sampled)))
             owner = points.owner[seen]

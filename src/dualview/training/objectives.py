@@ -53,17 +53,26 @@ class ObjectiveBuilder(Protocol):
     for it. Raises ConfigError where the recipe asks for what the detector hasn't got.
     """
 
-    def __call__(self, recipe: Recipe, detector: Settings, tell: Callable[[str], None]) -> Objective | None: ...
+    def __call__(
+        self, recipe: Recipe, detector: Settings, tell: Callable[[str], None]
+    ) -> Objective | None: ...
 
 
 def builders() -> tuple[ObjectiveBuilder, ...]:
     """One of each `objective_*` module. They build on this one, so they are imported when they are asked for."""
     from dualview.training.objective_2d import build_image_box_objective
+    from dualview.training.objective_colors import build_clean_colors
     from dualview.training.objective_image import build_image_centers
     from dualview.training.objective_lidar import build_lidar_objective
     from dualview.training.objective_maps import build_map_objective
 
-    return (build_lidar_objective, build_image_box_objective, build_map_objective, build_image_centers)
+    return (
+        build_lidar_objective,
+        build_image_box_objective,
+        build_map_objective,
+        build_image_centers,
+        build_clean_colors,
+    )
 
 
 def build_objectives(
