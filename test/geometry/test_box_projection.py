@@ -17,6 +17,7 @@ from dualview.geometry.box_projection import (
     project_boxes,
     rectangle_area,
     rectangle_iou,
+    surface_depth,
 )
 from dualview.geometry.boxes import Boxes3D
 
@@ -234,3 +235,34 @@ def test_rectangle_arithmetic_by_hand() -> None:
     apart = generalized_iou(torch.tensor([0.0, 0, 1, 1]), torch.tensor([9.0, 9, 10, 10]))
     assert torch.allclose(apart, torch.tensor(-0.98))
     assert center_form(b).tolist() == [4, 3, 4, 2]
+
+
+@given(
+    x=st.floats(6, 60), y=st.floats(-20, 20), length=st.floats(0.4, 14), width=st.floats(0.4, 3), yaw=st.floats(-4, 4),
+    turn=st.floats(-0.6, 0.6),
+)  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_surface_depth_is_where_the_line_of_sight_meets_the_box(
+    x: float, y: float, length: float, width: float, yaw: float, turn: float
+) -> None:
+    """Against marching along the level line of sight in small steps."""
+    matrix = camera(yaw=turn)
+    box = torch.tensor([[x, y, 1.5, length, width, 2.0, yaw]], dtype=torch.float64)
+    assume(math.hypot(x, y) > 0.6 * math.hypot(length, width) + 0.5)
+    steps = torch.linspace(0, 1, 20001, dtype=torch.float64)[:, None] * box[:, :2]
+    local = steps - box[:, :2]
+    c, s = math.cos(yaw), math.sin(yaw)
+    inside = (local @ torch.tensor([c, s], dtype=torch.float64)).abs() <= length / 2
+    inside &= (local @ torch.tensor([-s, c], dtype=torch.float64)).abs() <= width / 2
+    first = steps[inside][0]
+    depth = matrix[2, :3] @ torch.tensor([*first.tolist(), 1.5], dtype=torch.float64) + matrix[2, 3]
+    found = surface_depth(box, matrix)
+    assert abs(float(found) - max(float(depth), 0.1)) < 0.01
+
+
+def test_surface_depth_moves_with_the_box_alone() -> None:
+    """A depth pulls a box nearer or pushes it away; it doesn't turn or stretch it."""
+    box = torch.tensor([[20.0, 3, 1, 4.5, 1.9, 1.6, 0.7]], dtype=torch.float64, requires_grad=True)
+    surface_depth(box, camera()).sum().backward()
+    assert box.grad is not None
+    assert torch.allclose(box.grad, torch.tensor([[1.0, 0, 0, 0, 0, 0, 0]], dtype=torch.float64))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dualview.geometry.box_projection import project_boxes
+from dualview.geometry.box_projection import project_boxes, surface_depth
 from dualview.networks.box_state import encode_boxes
 from dualview.networks.refinement import Refined
 from dualview.supervision.image_box_loss import ImageLayer, image_box_losses
@@ -173,6 +173,51 @@ def test_a_metre_of_depth_costs_its_share() -> None:
     assert math.isclose(losses["image0/box"], 0.75 * math.log(21 / 20), rel_tol=1e-3)
     losses, _ = image_box_losses(layer, cameras(0.0), SIZE, [[farther]], ImageBoxConfig(depth_weight=0.0))
     assert losses["image0/box"] < 1e-5
+
+
+def test_depth_maps_are_compared_with_surfaces() -> None:
+    """Labels whose depth is that of the side one sees: a perfect box costs nothing, and half a length if its centre is compared."""
+    real = torch.tensor([[20.0, 0, 1, 4, 2, 1.6, 0.0]])
+    matrices = cameras(0.0)
+    truth = truth_of(real, [0], matrices[0, 0], depth=surface_depth(real, matrices[0, 0]))
+    assert math.isclose(float(truth.depth), 18.0, rel_tol=1e-5)
+    layer = [ImageLayer(real[None], logits_of([0]))]
+    losses, _ = image_box_losses(layer, matrices, SIZE, [[truth]], ImageBoxConfig(depth_of="surface"))
+    assert losses["image0/box"] < 1e-5
+    losses, _ = image_box_losses(layer, matrices, SIZE, [[truth]])
+    assert math.isclose(losses["image0/box"], 0.75 * 2.0 / 61.2, rel_tol=1e-3)
+
+
+def test_boxes_are_where_they_were_at_the_exposure() -> None:
+    """An image taken 40 ms after the instant of the boxes, of a car at 15 m/s: it is 0.6 m farther on."""
+    real = torch.tensor([[20.0, 2.0, 1, 4, 2, 1.6, 1.57, 0.0, 15.0, 0.0]])
+    moved = real + torch.tensor([[0.0, 0.6, 0, 0, 0, 0, 0, 0, 0, 0]])
+    matrices = cameras(0.0, 0.1)
+    late = truth_of(moved, [0], matrices[0, 0], delay=0.04)
+    other = truth_of(real, [0], matrices[0, 1])
+    boxes = real[None].requires_grad_()
+    losses, _ = image_box_losses([ImageLayer(boxes, logits_of([0]))], matrices, SIZE, [[late, other]])
+    assert losses["image0/box"] < 1e-4 and losses["image0/giou"] < 1e-4
+    (gradient,) = torch.autograd.grad(losses["image0/box"] + losses["image0/giou"], boxes)
+    assert (gradient[..., 7:] == 0).all(), "velocity isn't learned from it"
+    stale = [[replace(late, delay=0.0), other]]
+    losses, _ = image_box_losses([ImageLayer(boxes, logits_of([0]))], matrices, SIZE, stale)
+    assert losses["image0/giou"] > 0.01
+
+
+def test_a_label_may_be_taken_more_than_once() -> None:
+    """Where the 3D matching lets several instances answer for an object, they aren't background in 2D either."""
+    real = torch.tensor([[20.0, 0, 1, 4, 2, 1.6, 0.3], [30.0, -3, 1, 4, 2, 1.6, 0.0]])
+    twins = torch.cat([real, real[:1] + 0.1])
+    matrices = cameras(0.0)
+    truth = truth_of(real, [0, 1], matrices[0, 0])
+    layers = [ImageLayer(twins[None], logits_of([0, 1, 0]))] * 2
+    _, (many, once) = image_box_losses(layers, matrices, SIZE, [[truth]], repeats=(4,))
+    assert once.class_target.tolist() == [[0, 1, CLASSES]]
+    assert many.class_target.tolist() == [[0, 1, CLASSES]], "three instances are too few for two each"
+    layers = [ImageLayer(torch.cat([twins, real[1:]])[None], logits_of([0, 1, 0, 1]))] * 2
+    _, (many, once) = image_box_losses(layers, matrices, SIZE, [[truth]], repeats=(4,))
+    assert many.class_target.tolist() == [[0, 1, 0, 1]] and int(once.matched.sum()) == 2
 
 
 def background_of(

@@ -198,7 +198,9 @@ def test_commands_with_local_networks(
         "0.01",
     ]
     assert main([*labels, "--out", str(out), *common]) == 0
-    assert "which nobody checked" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "which nobody checked" in told
+    assert "labels_2d.classes=[bicycle, bus, car, motorcycle, pedestrian, truck]" in told
     with BagReader(out) as bag:
         found = read_labels_2d(bag, RIG)
     assert len(found["front"]) == len(found["rear"]) == 3

@@ -43,7 +43,8 @@ PLAIN = {"grid_mask": None, "photometric": None, "camera_dropout": 0.0, "image":
 @pytest.fixture(scope="module")
 def joint(small_recipe: dict, target_drive: Path) -> dict:
     """The small recipe, fine-tuned on a drive of which only 2D labels are used."""
-    return {**small_recipe, "labels_2d": {"train": [str(target_drive)]}}
+    upright = {"image": {"rotate": 0.0}}
+    return {**small_recipe, "augmentation": upright, "labels_2d": {"train": [str(target_drive)]}}
 
 
 def quiet(line: str) -> None:
@@ -242,7 +243,10 @@ def test_a_joint_run_that_is_cut_off_goes_on_exactly(
 ) -> None:
     """And `dualview train RECIPE source=... target=...` is that run."""
     file = tmp_path / "recipe.yaml"
-    file.write_text(yaml.safe_dump({**small_recipe, "data": {**small_recipe["data"], "train": []}}))
+    upright = {"image": {"rotate": 0.0}}
+    file.write_text(
+        yaml.safe_dump({**small_recipe, "augmentation": upright, "data": {**small_recipe["data"], "train": []}})
+    )
     changes = [f"source={drives}", f"target={target_drive}", "steps=7", "checkpoint_every=3", "batch_size=3"]
     assert main(["train", str(file), *changes, "--out", str(tmp_path / "whole"), "--quiet"]) == 0
     recipe = recipe_from_dict({**joint, "steps": 7, "checkpoint_every": 3, "batch_size": 3})
@@ -333,6 +337,13 @@ def test_rates_of_backbone_and_neck(small_recipe: dict) -> None:
 # ---- how it is asked for
 
 
+def test_fine_tuning_from_nothing_is_told(joint: dict) -> None:
+    told: list[str] = []
+    recipe = recipe_from_dict(joint)
+    build_image_box_objective(recipe, recipe.detector_config(), told.append)
+    assert len(told) == 1 and "random weights" in told[0] and "start_from" in told[0]
+
+
 def test_source_and_target_on_the_command_line(capsys: pytest.CaptureFixture) -> None:
     assert parse_changes(["source=drives/a", "target=[b, c]"]) == {
         "data.train": ["drives/a"],
@@ -356,7 +367,9 @@ def test_source_and_target_on_the_command_line(capsys: pytest.CaptureFixture) ->
         "drives/city2/*.mcap"
     ]
     assert shown["steps"] == 7
-    recipe = load_recipe("finetune_2d")
+    with pytest.raises(ConfigError, match="would keep random weights: set .* start_from"):
+        load_recipe("finetune_2d")
+    recipe = load_recipe("finetune_2d", {"start_from": "dualview-tiny"})
     assert recipe.optimizer.learning_rate == 2e-6
     assert (recipe.optimizer.backbone_factor, recipe.optimizer.neck_factor) == (0.1, 0.5)
 
@@ -383,7 +396,8 @@ def test_errors_say_what_to_do(
     fails(r"leaves none .*raise batch_size", share=0.1)
     fails(r"share 1.0 must lie between 0 and 1", share=1.0)
     fails(r"giou_weight must not be negative", giou_weight=-1.0)
-    bevdet = {"model": "bevdet-tiny", "data": joint["data"], "labels_2d": joint["labels_2d"]}
+    fails(r"set augmentation.image.rotate to 0", {**joint, "augmentation": {"image": {"rotate": 5.4}}})
+    bevdet = {key: joint[key] for key in ("data", "labels_2d", "augmentation")} | {"model": "bevdet-tiny"}
     fails(r"bevdet.* has no decoder whose layers .*DualView, Sparse4D or BEVFormer", bevdet)
     alone = {**joint, "data": {**joint["data"], "train": []}}
     fails(r"don't say where anchors begin: set start_from", alone)

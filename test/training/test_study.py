@@ -117,6 +117,18 @@ def test_a_study_runs_and_goes_on(small_recipe: dict, drives: Path, tmp_path: Pa
         run_study(study, place.root, bags[:2], [str(tmp_path / "absent.mcap")], tell=told.append)
 
 
+def test_the_row_that_is_not_trained_is_scored_once(tmp_path: Path) -> None:
+    rows = {"before": {}, "after": {}}
+    study = Study("dualview_tiny_cpu", rows, "before", seeds=(5, 6), metrics=("mAP",), unchanged="before")
+    assert study.runs() == [("before", 5), ("after", 5), ("after", 6)]
+    place = StudyFolder(tmp_path)
+    for (row, seed), score in zip(study.runs(), (0.1, 0.2, 0.3), strict=True):
+        place.metrics(row, seed).parent.mkdir(parents=True)
+        place.metrics(row, seed).write_text(json.dumps({"mAP": score}))
+    scores = read_scores(study, place)
+    assert scores == {"before": {5: {"mAP": 0.1}, 6: {"mAP": 0.1}}, "after": {5: {"mAP": 0.2}, 6: {"mAP": 0.3}}}
+
+
 def test_a_fine_tuning_study_starts_from_a_checkpoint_and_scores_two_cities(
     small_recipe: dict, drives: Path, target_drive: Path, tmp_path: Path
 ) -> None:

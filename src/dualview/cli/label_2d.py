@@ -90,7 +90,7 @@ def _labels(arguments: argparse.Namespace, bag: Any, rig: Any) -> tuple[Any, str
         from dualview.scene.labels_2d.coco import labels_from_coco
         from dualview.scene.labels_2d.recorded_images import camera_calibrations
 
-        names = (*(rig.class_names or ()), *rig.class_map)
+        names = () if rig.class_names is None else (*rig.class_names, *rig.class_map)
         labels, report = labels_from_coco(
             arguments.coco, rig.camera_names, names, class_map, camera_calibrations(bag, rig)
         )
@@ -108,7 +108,11 @@ def _labels(arguments: argparse.Namespace, bag: Any, rig: Any) -> tuple[Any, str
         labels, others = pseudo_labels(
             bag, rig, detector, class_map or COCO_CLASS_MAP, rule, lambda n: bar.update(n - bar.n)
         )
-    told = f'by {arguments.detector}, which nobody checked; an "ignore" box is a detection below {arguments.score:g}'
+    looked_for = sorted({rig.class_map.get(name, name) for name in (class_map or COCO_CLASS_MAP).values()})
+    told = (
+        f'by {arguments.detector}, which nobody checked; an "ignore" box is a detection below {arguments.score:g}\n'
+        f"it looks for these classes alone, so train with 'labels_2d.classes=[{', '.join(looked_for)}]': others would be called background"
+    )
     if others:
         told += "\npassed over: " + ", ".join(f"{count} {name}" for name, count in others.most_common(8))
     return labels, told

@@ -110,6 +110,26 @@ def project_boxes(
     return ProjectedBoxes(rectangles, unclipped, depth, valid)
 
 
+def surface_depth(boxes: Tensor, image_from_working: Tensor, near: float = 0.1) -> Tensor:
+    """Depth [..., M] (m along the optical axis) of the side of each box that looks at the camera, in its middle; at least `near`.
+
+    What a depth map shows of an object, which lies up to half a length before its centre. Shapes as in `project_boxes`. The way from the
+    centre to that side, min(l / 2 |cos|, w / 2 |sin|) along the level line of sight, is a constant to gradients: a depth moves boxes, it
+    doesn't turn or stretch them.
+    """
+    camera = torch.linalg.inv(image_from_working.double())[..., :3, 3].to(boxes.dtype).unsqueeze(-2)
+    with torch.no_grad():
+        sight = (boxes[..., :3] - camera)[..., :2]
+        sight = sight / sight.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        cos, sin = boxes[..., 6].cos(), boxes[..., 6].sin()
+        along = (sight[..., 0] * cos + sight[..., 1] * sin).abs().clamp(min=1e-6)
+        across = (sight[..., 1] * cos - sight[..., 0] * sin).abs().clamp(min=1e-6)
+        half = torch.minimum(boxes[..., 3] / (2 * along), boxes[..., 4] / (2 * across))
+        nearer = half * (image_from_working[..., None, 2, :2] * sight).sum(-1)
+    depth = _apply(image_from_working, boxes[..., :3].unsqueeze(-2))[..., 0, 2]
+    return (depth - nearer).clamp(min=near)
+
+
 def _apply(matrix: Tensor, points: Tensor) -> Tensor:
     """points [..., M, P, 3] by matrices [..., 4, 4] -> [..., M, P, 3], summed by hand so that autocast rounds nothing."""
     rotation, shift = matrix[..., None, None, :3, :3], matrix[..., None, None, :3, 3]

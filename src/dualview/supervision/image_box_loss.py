@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualview.geometry.box_projection import ProjectedBoxes, generalized_iou, project_boxes
+from dualview.geometry.box_projection import ProjectedBoxes, generalized_iou, project_boxes, surface_depth
 from dualview.networks.box_state import LOG_SIZE, decode_boxes
 from dualview.networks.refinement import Refined
 from dualview.supervision.detection_loss import average_count
@@ -45,8 +45,8 @@ _LARGEST = math.log(100.0)  # m; larger boxes, which only a bad start predicts, 
 
 @dataclass(frozen=True)
 class ImageLayer:
-    """One decoder layer: boxes [B, N, >=7] (x, y, z of the gravity centre, length, width, height m, yaw rad; working frame) and class
-    logits [B, N, classes]."""
+    """One decoder layer: boxes [B, N, >=7] (x, y, z of the gravity centre, length, width, height m, yaw rad, and if known velocity x, y
+    m/s; working frame) and class logits [B, N, classes]."""
 
     boxes: Tensor
     class_logits: Tensor
@@ -87,12 +87,14 @@ def image_box_losses(
     image_size: tuple[int, int],
     truths: Truths,
     config: ImageBoxConfig | None = None,
+    repeats: Sequence[int] = (),
 ) -> tuple[dict[str, Tensor], list[ImageMatches]]:
     """Loss terms "image{i}/class|box|giou" of all layers (weighted, to be summed) and every layer's matches.
 
     image_from_working [B, V, 4, 4]: as `DetectorInputs` has it (augmentation included). image_size: (height, width) px. truths: by sample
-    and camera; None: this image has no 2D labels (which is not the same as labels that name no object) or is masked. Raises ValueError if
-    truths and matrices don't fit together.
+    and camera; None: this image has no 2D labels (which is not the same as labels that name no object) or is masked. repeats: by layer,
+    how many queries may take one label (1 where it says nothing), as the layer's 3D matching does. Raises ValueError if truths and
+    matrices don't fit together.
     """
     config = config or ImageBoxConfig()
     batch, cameras = image_from_working.shape[:2]
@@ -104,14 +106,27 @@ def image_box_losses(
     losses: dict[str, Tensor] = {}
     matches = []
     for index, layer in enumerate(layers):
-        projected = project_boxes(
-            layer.boxes.float().unsqueeze(1), image_from_working.float(), image_size, config.projection
-        )  # [B, V, N]
-        found = match_images(layer, projected, image_size, truths, config)
+        boxes = _at_exposure(layer.boxes.float(), truths)
+        projected = project_boxes(boxes, image_from_working.float(), image_size, config.projection)  # [B, V, N]
+        if config.depth_of == "surface":
+            depth = surface_depth(boxes, image_from_working.float(), config.projection.near)
+            projected = replace(projected, depth=depth)
+        times = repeats[index] if index < len(repeats) else 1
+        found = match_images(layer, projected, image_size, truths, config, times)
         for name, value in _layer_losses(layer, projected, image_size[0], truths, found, config).items():
             losses[f"image{index}/{name}"] = value
         matches.append(found)
     return losses, matches
+
+
+def _at_exposure(boxes: Tensor, truths: Truths) -> Tensor:
+    """Boxes [B, V, N, >=7] where each camera saw them: moved by their velocity, which no rectangle teaches."""
+    delays = boxes.new_tensor([[0.0 if truth is None else truth.delay for truth in sample] for sample in truths])
+    boxes = boxes.unsqueeze(1).expand(-1, delays.shape[1], -1, -1)
+    if boxes.shape[-1] < 9 or not bool(delays.any()):
+        return boxes
+    moved = boxes[..., :2] + boxes[..., 7:9].detach() * delays[..., None, None]
+    return torch.cat([moved, boxes[..., 2:]], -1)
 
 
 @torch.no_grad()
@@ -121,8 +136,9 @@ def match_images(
     image_size: tuple[int, int],
     truths: Truths,
     config: ImageBoxConfig,
+    repeats: int = 1,
 ) -> ImageMatches:
-    """Match one layer in all images, and say which unmatched queries are background; projected [B, V, N]."""
+    """Match one layer in all images, and say which unmatched queries are background; projected [B, V, N]; repeats: see `match_image`."""
     logits = layer.class_logits.detach()
     batch, queries, classes = logits.shape
     labelled = torch.tensor([[t is not None for t in sample] for sample in truths], device=logits.device)
@@ -145,7 +161,7 @@ def match_images(
             here = ProjectedBoxes(
                 *(getattr(projected, n)[b, v] for n in ("rectangles", "unclipped", "depth", "valid"))
             )
-            found = match_image(logits[b], here, candidates[b] & here.valid, truth, image_size[0], config)
+            found = match_image(logits[b], here, candidates[b] & here.valid, truth, image_size[0], config, repeats)
             pairs[b].append(found)
             cheaper = found.cost < cheapest[found.query]
             cheapest[found.query[cheaper]] = found.cost[cheaper]

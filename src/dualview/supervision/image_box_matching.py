@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +29,7 @@ class ImageBoxTruth:
     rectangles [n, 4]: x min, y min, x max, y max. labels int64 [n]. depth [n]: m along the optical axis, NaN = not known. ignored [k, 4]:
     rectangles in which nothing is said about what is there (crowds, doubtful pseudo-labels); unmatched predictions in them aren't
     background. labelled_classes bool [classes]: which classes the labeller looked for, None = all; in the others nothing is background.
+    delay: s from the instant for which boxes are predicted to the image's exposure.
     """
 
     rectangles: Tensor
@@ -35,6 +37,7 @@ class ImageBoxTruth:
     depth: Tensor
     ignored: Tensor | None = None
     labelled_classes: Tensor | None = None
+    delay: float = 0.0
 
     def __post_init__(self) -> None:
         count = len(self.labels)
@@ -50,7 +53,8 @@ class ImageBoxConfig:
     """Weights and rules, for matching and loss alike.
 
     depth_weight: of the depth among the five numbers of the L1 term; 0 leaves depth out. depth_scale: m by which depth is divided, so that
-    it weighs like the others (their unit is the image height); None compares logarithms instead. max_candidates: only so many of the
+    it weighs like the others (their unit is the image height); None compares logarithms instead. depth_of: what the labels' depth is that
+    of, the objects' "center" or, as in depth maps, the "surface" that looks at the camera. max_candidates: only so many of the
     best-scored queries of a sample take part in matching. background_weight: factor on the class loss of unmatched queries: 1 trusts that
     everything visible was labelled, 0 says that unlabelled objects may be anywhere. ignored_share: an unmatched query is not background if
     so much of its rectangle lies in one ignored rectangle. visibility: queries whose rectangle the labelling rule would have left out are
@@ -62,6 +66,7 @@ class ImageBoxConfig:
     giou_weight: float = 0.25
     depth_weight: float = 1.0
     depth_scale: float | None = 61.2
+    depth_of: Literal["center", "surface"] = "center"
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     max_candidates: int = 300
@@ -129,8 +134,12 @@ def match_image(
     truth: ImageBoxTruth,
     image_height: int,
     config: ImageBoxConfig,
+    repeats: int = 1,
 ) -> ImagePairs:
-    """The cheapest pairs in one image: class_logits [N, classes], projected [N], candidates bool [N] (already those valid here)."""
+    """The cheapest pairs in one image: class_logits [N, classes], projected [N], candidates bool [N] (already those valid here).
+
+    repeats: each label may be taken by so many queries, or fewer where there aren't enough for all.
+    """
     query = candidates.nonzero().squeeze(-1)
     if len(query) == 0 or len(truth.labels) == 0:
         nothing = query.new_zeros(0)
@@ -143,8 +152,9 @@ def match_image(
         image_height,
         config,
     )
-    row, column = assign(cost)
-    return ImagePairs(query[row], column, cost[row, column])
+    labels = cost.shape[1]
+    row, column = assign(cost.repeat(1, max(1, min(repeats, len(query) // labels))))
+    return ImagePairs(query[row], column % labels, cost[row, column % labels])
 
 
 def best_queries(class_logits: Tensor, seen: Tensor, count: int) -> Tensor:

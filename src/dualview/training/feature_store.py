@@ -117,7 +117,8 @@ def known_features(
     learning = sum(p.requires_grad for p in backbone.parameters())
     if learning:
         raise ConfigError(
-            f"cache_features needs the whole backbone frozen, but {learning} of its tensors learn: raise freeze_stages"
+            f"cache_features needs the whole backbone frozen, but {learning} of its tensors learn: "
+            "name image_backbone in frozen (with start_from), or raise freeze_stages"
         )
     files = FeatureFiles(backbone_key(backbone, recipe.precision), backbone.strides, backbone.channels)
     size = detector.config.image_size

@@ -22,11 +22,13 @@ def image_truth(
     image_size: tuple[int, int],
     labelled_classes: Tensor | None = None,
     rule: VisibilityRule | None = None,
+    delay: float = 0.0,
 ) -> ImageBoxTruth:
     """The truth of one image. depth [n]: m of each rectangle of `labels`, NaN = not known (depth doesn't change with the image).
 
-    augmented_from_original [3, 3]: the image augmentation. labelled_classes bool [classes]: those that were labelled, None = all.
-    Rectangles of which the augmentation leaves less than the visibility rule's share, or too few pixels, become ignored ones.
+    augmented_from_original [3, 3]: the image augmentation. labelled_classes bool [classes]: those that were labelled, None = all. delay:
+    s from the sample's instant to the image's exposure. Rectangles of which the augmentation leaves less than the visibility rule's
+    share, or too few pixels, become ignored ones.
     """
     rule = rule or VisibilityRule()
     height, width = image_size
@@ -46,6 +48,7 @@ def image_truth(
         depth.to(clipped.dtype)[enough],
         ignored[rectangle_area(ignored) > 0],
         labelled_classes,
+        delay,
     )
 
 

@@ -22,6 +22,9 @@ class Labels2DSettings:
     the recordings). metric: its --metric, for relative depth. lidar_depth: LiDAR of the 2D-labelled recordings supervises the
     detector's own depth, as it does that of the others.
 
+    depth_of: what the predicted boxes are compared in, their "surface" that looks at the camera, as depth maps show objects, or their
+    "center", as the paper may be read.
+
     weight: of all 2D terms against the 3D ones. giou_weight 0 leaves GIoU out. The other weights and rules are explained at
     `ImageBoxConfig`; depth_scale null compares logarithms of depth.
     """
@@ -42,6 +45,7 @@ class Labels2DSettings:
     giou_weight: float = 0.25
     depth_weight: float = 1.0
     depth_scale: float | None = 61.2
+    depth_of: Literal["surface", "center"] = "surface"
     max_candidates: int = 300
     background_weight: float = 1.0
 
@@ -66,6 +70,7 @@ class Labels2DSettings:
             giou_weight=self.giou_weight,
             depth_weight=self.depth_weight,
             depth_scale=self.depth_scale,
+            depth_of=self.depth_of,
             max_candidates=self.max_candidates,
             background_weight=self.background_weight,
         )

@@ -62,7 +62,15 @@ def build_image_box_objective(
         )
     if settings.train and recipe.data.train:
         target_slots(settings.share, recipe.batch_size * recipe.devices * recipe.nodes)
-    return ImageBoxObjective(settings, detector.class_names, detector.image_size)
+    if settings.train and recipe.start_from is None:
+        tell(
+            "labels_2d fine-tunes, but there is no start_from: the detector starts from random weights, which rectangles alone teach "
+            "little (start_from=WEIGHTS)"
+        )
+    decoder, repeats = detector.decoder, ()
+    if decoder is not None:
+        repeats = (recipe.losses.one_to_many,) * decoder.num_single_frame_layers
+    return ImageBoxObjective(settings, detector.class_names, detector.image_size, repeats)
 
 
 class ImageTruthReader:
@@ -103,7 +111,8 @@ class ImageTruthReader:
                 drive.source, camera, stamp, boxes, (calibration.height, calibration.width)
             )
             matrix = view.draw.image.augmented_from_original
-            truths.append(image_truth(labels, depth, matrix, self._image_size, self._looked_for))
+            delay = (stamp - frame.stamp_ns) * 1e-9
+            truths.append(image_truth(labels, depth, matrix, self._image_size, self._looked_for, delay=delay))
         return truths
 
     def _box_depth(
@@ -132,10 +141,15 @@ class ImageBoxObjective(Objective):
     """The 2D losses of all decoder layers, on the samples that have 2D labels; terms "image{layer}/class|box|giou"."""
 
     def __init__(
-        self, settings: Labels2DSettings, class_names: tuple[str, ...], image_size: tuple[int, int]
+        self,
+        settings: Labels2DSettings,
+        class_names: tuple[str, ...],
+        image_size: tuple[int, int],
+        repeats: tuple[int, ...] = (),
     ) -> None:
+        """repeats: of the first layers, how many instances the 3D losses let answer for one object."""
         super().__init__()
-        self._settings = settings
+        self._settings, self._repeats = settings, repeats
         self._reader = ImageTruthReader(settings, class_names, image_size)
 
     @property
@@ -153,6 +167,6 @@ class ImageBoxObjective(Objective):
         truths = [sample if sample is not None else [None] * cameras for sample in found]
         layers = [ImageLayer.of_refined(layer) for layer in prediction.decoder.layers]
         terms, _ = image_box_losses(
-            layers, inputs.image_from_working, inputs.image_size, truths, self._settings.loss
+            layers, inputs.image_from_working, inputs.image_size, truths, self._settings.loss, self._repeats
         )
         return {name: value * self._settings.weight for name, value in terms.items()}

@@ -117,6 +117,12 @@ class Recipe:
             raise ValueError(
                 "frozen names parts that stay as start_from has them: set start_from, and don't name them in fresh too"
             )
+        image = self.augmentation.image
+        if self.labels_2d is not None and image is not None and image.rotate:
+            raise ValueError(
+                "a rectangle around a turned rectangle is larger than that of the turned object: with labels_2d, set "
+                "augmentation.image.rotate to 0"
+            )
         if self.freeze_stages and self.backbone_weights is None and self.start_from is None:
             raise ValueError(
                 "freeze_stages would keep random weights: set backbone_weights or start_from, or leave it out"

@@ -21,8 +21,9 @@ class Study:
     """recipe: name or file that all rows start from. changes: laid over it in all rows, by dotted path. rows:
     name -> further changes. baseline: the row that the others are compared with, seed by seed. seeds: of
     weights and of the order of clips. metrics: dotted paths into metrics.json; "source:NDS" is NDS on the further test set
-    that the command names "source". evaluate: further arguments of `dualview evaluate`. unchanged: a row that isn't
-    trained: what `start_from` is before.
+    that the command names "source". evaluate: further arguments of `dualview evaluate`; evaluate_also: those for one further
+    test set alone, by its name. unchanged: a row that isn't
+    trained: what `start_from` is before, the same for every seed.
     """
 
     recipe: str
@@ -32,6 +33,7 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     metrics: tuple[str, ...] = ("mAP", "NDS", "AMOTA")
     evaluate: tuple[str, ...] = ()
+    evaluate_also: dict = field(default_factory=dict)
     unchanged: str | None = None
 
     def __post_init__(self) -> None:
@@ -39,6 +41,9 @@ class Study:
             raise ValueError(f"baseline '{self.baseline}' is none of the rows {', '.join(self.rows)}")
         if self.unchanged is not None and self.unchanged not in self.rows:
             raise ValueError(f"unchanged '{self.unchanged}' is none of the rows {', '.join(self.rows)}")
+        unasked = [name for name in self.evaluate_also if name not in self.test_sets]
+        if unasked:
+            raise ValueError(f"evaluate_also names '{unasked[0]}', but no metric is called {unasked[0]}:...")
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError(f"seeds {list(self.seeds)} must name each seed once")
 
@@ -59,9 +64,13 @@ class Study:
 
     def runs(self) -> list[tuple[str, int]]:
         """(row, seed) of all runs: every row once, then again with the next seed, so that a study that is
-        stopped half way can be compared.
+        stopped half way can be compared; the unchanged row once alone.
         """
-        return [(row, seed) for seed in self.seeds for row in self.rows]
+        return [(row, seed) for seed in self.seeds for row in self.rows if self.seed_of(row, seed) == seed]
+
+    def seed_of(self, row: str, seed: int) -> int:
+        """The seed of the run that stands for `row` with `seed`: the unchanged row has one run for all."""
+        return self.seeds[0] if row == self.unchanged else seed
 
 
 def known_studies() -> dict[str, Path]:

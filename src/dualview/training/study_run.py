@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,9 @@ def _check_drives(
 def read_scores(study: Study, place: StudyFolder) -> Scores:
     """The scores of all runs that are finished."""
     scores: Scores = {row: {} for row in study.rows}
-    for row, seed in study.runs():
-        paths = {name: place.metrics(row, seed, name) for name in ("", *study.test_sets)}
+    for row, seed in product(study.rows, study.seeds):
+        run = row, study.seed_of(row, seed)
+        paths = {name: place.metrics(*run, name) for name in ("", *study.test_sets)}
         if all(path.is_file() for path in paths.values()):
             found = {name: json.loads(path.read_text()) for name, path in paths.items()}
             scores[row][seed] = {metric: _look_up(found, metric) for metric in study.metrics}
@@ -160,8 +162,9 @@ def _score(
     target = name in ("", TRANSDUCTIVE) and recipe.labels_2d is not None
     rig = (recipe.labels_2d.rig if target and recipe.labels_2d is not None else None) or recipe.data.rig
     partial = report.with_name(f"{report.name}.partial")
+    further = [*study.evaluate, *map(str, study.evaluate_also.get(name, ()))]
     _command(
-        ["evaluate", *drives, "--weights", weights, "--report", str(partial), "--rig", rig, *study.evaluate],
+        ["evaluate", *drives, "--weights", weights, "--report", str(partial), "--rig", rig, *further],
         report.parent, threads,
     )  # fmt: skip
     partial.rename(report)

@@ -250,7 +250,8 @@ def test_command_from_3d_and_from_coco(
         {"name": c.name, "image_topic": c.image_topic, "camera_info_topic": c.camera_info_topic}
         for c in RIG.cameras
     ]
-    rig.write_text(json.dumps({"world_frame": "map", "cameras": cameras}))
+    # a rig that renames one class and names none of its own leaves the others as they are
+    rig.write_text(json.dumps({"world_frame": "map", "cameras": cameras, "class_map": {"van": "car"}}))
     common = ["label-2d", str(drive), "--rig", str(rig), "--quiet"]
     assert main([*common, "--from-3d", "--out", str(tmp_path / "a.mcap")]) == 0
     assert "6 labelled images with" in capsys.readouterr().out

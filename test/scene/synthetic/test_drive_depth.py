@@ -15,7 +15,7 @@ from dualview.scene.labels_2d.recorded_images import camera_calibrations, image_
 from dualview.scene.recorded import LidarSweeps, read_transforms
 from dualview.scene.rig import load_rig
 from dualview.scene.synthetic.drive import Drive
-from dualview.scene.synthetic.drive_depth import DEGRADATION, RenderedDepth, degraded, drive_options
+from dualview.scene.synthetic.drive_depth import DEGRADATION, RenderedDepth, degraded, drift, drive_options
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,14 @@ def test_degradation_is_what_it_says() -> None:
         "edges are soft"
     )
     assert "not a network's" in DEGRADATION
+
+
+def test_scale_and_shift_drift_slowly_and_differ_by_camera() -> None:
+    times = np.arange(0, 20 * 10**9, 10**8)
+    drawn = np.array([drift(3, 1, int(t)) for t in times])
+    assert np.abs(np.diff(drawn, axis=0)).max(0)[0] < 26.0, "a tenth of a second moves the scale by little"
+    assert np.ptp(drawn[:, 0]) > 100.0 and drawn[:, 0].min() >= 500.0 and drawn[:, 0].max() <= 1500.0
+    assert drift(3, 2, 0) != drift(3, 1, 0) != drift(4, 1, 0)
 
 
 def test_command_makes_metres_by_lidar_and_goes_on(bag: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from dualview.errors import BagError, ConfigError, TransformError
-from dualview.geometry.box_projection import ProjectedBoxes, intersection_area, rectangle_area
+from dualview.geometry.box_projection import ProjectedBoxes, intersection_area, rectangle_area, surface_depth
 from dualview.geometry.boxes import Boxes3D
 from dualview.geometry.camera_models import distort_rays
+from dualview.geometry.rigid import invert_rigid
 from dualview.scene.bag_reader import BagReader
 from dualview.scene.calibration import CameraCalibration
 from dualview.scene.depth_labels.depth_map import DepthMap
@@ -142,10 +143,10 @@ def box_pairs(
     world_from_camera: np.ndarray,
     calibration: CameraCalibration,
 ) -> Pairs:
-    """Option B: centre depth of a detector's boxes and the median of q in their rectangles; boxes are moved to the image's exposure.
+    """Option B: surface depth of a detector's boxes and the median of q in their rectangles; boxes are moved to the image's exposure.
 
-    The map shows an object's surface, the box its centre: half the box's smaller ground dimension is taken off. Boxes whose middle a nearer
-    box may hide are left out.
+    The map shows an object's surface, which is the depth that counts (see `surface_depth`). Boxes whose middle a nearer box may hide are
+    left out.
     """
     if detected is None or len(detected.boxes) == 0:
         return np.zeros(0), np.zeros(0)
@@ -154,7 +155,8 @@ def box_pairs(
     boxes = replace(boxes, center=boxes.center.double() + boxes.velocity.nan_to_num(0.0).double() * elapsed)
     projected = recorded_rectangles(boxes, torch.from_numpy(world_from_camera), calibration)
     q = depth.box_values(projected.rectangles.numpy(), (calibration.height, calibration.width))
-    surface = projected.depth - boxes.size[:, :2].double().amin(1) / 2
+    values = torch.cat([boxes.center.double(), boxes.size.double(), boxes.yaw.double()[:, None]], 1)
+    surface = surface_depth(values, invert_rigid(torch.from_numpy(world_from_camera)))
     kept = projected.valid.numpy() & np.isfinite(q) & ~_hidden(projected)
     return q[kept], surface.numpy()[kept]
 

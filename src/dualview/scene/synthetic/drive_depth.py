@@ -8,6 +8,7 @@ varying factors); how wrong it is was chosen, not measured, and results made wit
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -30,8 +31,9 @@ from dualview.scene.synthetic.sensors import calibrated_cameras
 
 DEGRADATION = (
     "the simulator's depth, not a network's, as relative inverse depth: blurred over 1 % of the width, times a factor that varies over a "
-    "quarter of the width by 8 %, plus 1 % noise, scale and shift drawn for each image"
+    "quarter of the width by 8 %, plus 1 % noise, scale and shift drifting by their own in each camera over four seconds"
 )
+_DRIFT_NS = 4 * 10**9
 _HOUR_NS = 3600 * 10**9
 _TOLERANCE = 0.02  # m
 
@@ -66,12 +68,13 @@ class RenderedDepth:
 
     def __call__(self, requests: Sequence[DepthRequest]) -> list[DepthMap]:
         """See `DepthEstimator`."""
-        return [
-            degraded(
-                self.exact(r.camera, r.stamp_ns), [self._options.seed, r.stamp_ns % _HOUR_NS, len(r.camera)]
-            )
-            for r in requests
-        ]
+        maps = []
+        for request in requests:
+            camera, time_ns = zlib.crc32(request.camera.encode()), request.stamp_ns % _HOUR_NS
+            scale, shift = drift(self._options.seed, camera, time_ns)
+            depth = self.exact(request.camera, request.stamp_ns)
+            maps.append(degraded(depth, [self._options.seed, time_ns, camera], scale, shift))
+        return maps
 
     def exact(self, camera: str, stamp_ns: int) -> np.ndarray:
         """True depth [H, W] (m along the optical axis) of an image."""
@@ -133,7 +136,15 @@ def drive_options(bag: BagReader, rig: Rig) -> DriveOptions:
     )
 
 
-def degraded(depth: np.ndarray, seed: Sequence[int]) -> DepthMap:
+def drift(seed: int, camera: int, time_ns: int) -> tuple[float, float]:
+    """(scale, shift) of a camera's relative depth at a time: as a network's do, they change with the scene, so neighbours are alike."""
+    before, share = divmod(time_ns, _DRIFT_NS)
+    knots = [np.random.default_rng([seed, camera, before + i]).uniform((500.0, -0.02), (1500.0, 0.1)) for i in (0, 1)]
+    scale, shift = knots[0] + (knots[1] - knots[0]) * (share / _DRIFT_NS)
+    return float(scale), float(shift)
+
+
+def degraded(depth: np.ndarray, seed: Sequence[int], scale: float = 1000.0, shift: float = 0.0) -> DepthMap:
     """Relative inverse depth made from true depth [H, W] (m), worse as `DEGRADATION` says."""
     random = np.random.default_rng(seed)
     height, width = depth.shape
@@ -141,7 +152,6 @@ def degraded(depth: np.ndarray, seed: Sequence[int]) -> DepthMap:
     coarse = random.normal(0.0, 1.0, (max(round(4 * height / width), 2), 4)).astype(np.float32)
     factor = np.exp(0.08 * cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
     noise = 1.0 + 0.01 * random.normal(0.0, 1.0, depth.shape)
-    scale, shift = random.uniform(500.0, 1500.0), random.uniform(-0.02, 0.1)
     return DepthMap((scale * (inverse * factor * noise + shift)).astype(np.float32), "inverse")
 
 
