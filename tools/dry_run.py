@@ -1,9 +1,10 @@
 """Recipes tried at full size without any data: two batches of one invented vehicle each, every loss, the gradient.
 
-    python tools/dry_run.py nuscenes/bevdet_r50_tig …      (all of config/recipes/nuscenes without a name)
+    python tools/dry_run.py nuscenes/bevdet_r50_tig … --device cuda     (all of config/recipes/nuscenes without a name)
 
-Says of each recipe what the first and the second frame cost and what came out, and fails where a loss or a gradient isn't a
-finite number. Teachers have random weights here, pretrained backbones aren't loaded, and everything runs in float32.
+Says of each recipe what the two frames cost and what came out, or why it couldn't be tried, and fails where that is so or a loss
+or a gradient isn't a finite number. Teachers have random weights here, pretrained backbones aren't loaded, and everything runs
+in float32. Without spconv a teacher of voxels is stood in for by one of pillars, whose map has the same size and channels.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualview.detectors.centerpoint_config import CenterPointConfig
 from dualview.detectors.checkpoint import build_detector, save_checkpoint
 from dualview.detectors.detector import Settings
 from dualview.errors import DualViewError
 from dualview.geometry.boxes import Boxes3D
+from dualview.networks.voxels import VOXEL_STRIDE, spconv_is_installed
 from dualview.scene.frame import SurroundFrame
 from dualview.training.clips import FrameRequest
 from dualview.training.drive_store import LabelledFrame
@@ -43,12 +46,15 @@ _BOXES, _POINTS = 40, 25_000  # as busy as a street; a sweep's returns
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a recipe did: seconds of two steps, loss terms of the second, the largest gradient."""
+    """What a recipe did: seconds of two steps, loss terms of the second, the largest gradient, the map's shape, and what was
+    otherwise than the recipe says.
+    """
 
     seconds: float
     losses: dict[str, float]
     gradient: float
     bev: tuple[int, ...]
+    remark: str = ""
 
 
 def invented_frame(config: Settings, step: int, random: np.random.Generator) -> tuple[LabelledFrame, Tensor]:
@@ -107,30 +113,32 @@ def batch_at(
     return collate([sample])
 
 
-def dry_run(recipe: Recipe) -> DryRun:
+def dry_run(recipe: Recipe, device: torch.device) -> DryRun:
     """Two steps, of which the second remembers the first. Raises DualViewError if the recipe's parts don't fit."""
     config = recipe.detector_config()
     with tempfile.TemporaryDirectory() as folder:
-        recipe = _with_random_teacher(recipe, Path(folder))
+        recipe, remark = _with_random_teacher(recipe, Path(folder))
         objectives = build_objectives(recipe, config, lambda line: print(f"    {line}"))
     with_points = joined_needs(objectives, config).lidar is not None
     random = np.random.default_rng(0)
-    module = DetectorTraining(replace(recipe, precision="fp32"), build_detector(config), objectives).train()
-    begin = time.process_time()
+    module = DetectorTraining(replace(recipe, precision="fp32"), build_detector(config), objectives)
+    module = module.to(device).train()
+    begin = time.perf_counter()
     total = torch.zeros(())
     for step in range(2):
-        total = module.training_step(batch_at(recipe, config, step, with_points, random), step)
+        batch = batch_at(recipe, config, step, with_points, random)
+        total = module.training_step(batch.to(device), step)
     total.backward()  # of the second; the first, whose map is remembered without gradient, is only seen
     found = module.last_prediction
     bev = () if found is None or found.bev is None else tuple(found.bev.features.shape)
     gradients = [p.grad.abs().max() for p in module.parameters() if p.grad is not None]
     largest = float(torch.stack(gradients).max())
-    return DryRun(time.process_time() - begin, dict(module.last_losses), largest, bev)
+    return DryRun(time.perf_counter() - begin, dict(module.last_losses), largest, bev, remark)
 
 
-def _with_random_teacher(recipe: Recipe, folder: Path) -> Recipe:
+def _with_random_teacher(recipe: Recipe, folder: Path) -> tuple[Recipe, str]:
     """The recipe with a teacher of random weights in the place of the trained one that its path promises: the preset whose
-    name the path's folder has ("runs/centerpoint_voxel/weights.safetensors").
+    name the path's folder has ("runs/centerpoint_voxel/weights.safetensors"). Also a remark, if it isn't that preset.
     """
     section = recipe.lidar_distillation
     if (
@@ -139,16 +147,33 @@ def _with_random_teacher(recipe: Recipe, folder: Path) -> Recipe:
         or not section.settings.needs_teacher
         or Path(section.teacher).is_file()
     ):
-        return recipe
+        return recipe, ""
     teacher = load_recipe(_known_like(Path(section.teacher).parent.name)).detector_config()
+    remark = ""
+    if isinstance(teacher, CenterPointConfig) and teacher.branch.encoder == "voxels" and not spconv_is_installed():
+        teacher, remark = with_pillars(teacher), "spconv isn't installed: pillars stand in for the teacher's voxels"
     path = folder / "teacher.safetensors"
     save_checkpoint(build_detector(teacher), path)
-    return replace(recipe, lidar_distillation=replace(section, teacher=str(path)))
+    return replace(recipe, lidar_distillation=replace(section, teacher=str(path))), remark
+
+
+def with_pillars(teacher: CenterPointConfig) -> CenterPointConfig:
+    """The same teacher with a pillar for each cell that its voxels end in: SECOND, its pyramid and the map stay as they are."""
+    branch = teacher.branch
+    width = 2 * branch.features[-1]  # the two layers of height that voxels leave, side by side
+    pillars = replace(branch, encoder="pillars", voxel=branch.voxel * VOXEL_STRIDE, features=(width,))
+    return replace(teacher, name=f"{teacher.name}-stand-in", branch=pillars)
 
 
 def _known_like(name: str) -> str:
     known = known_recipes()
     return f"nuscenes/{name}" if f"nuscenes/{name}" in known else name
+
+
+def _peak_memory(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"peak so far {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB of the GPU"
+    return f"peak so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -160,25 +185,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a key of all of them"
     )
+    parser.add_argument("--device", default="cpu", help="cpu, or a GPU such as cuda (default: %(default)s)")
     given = parser.parse_args(arguments)
+    device = torch.device(given.device)
     changes: dict[str, Any] = parse_changes(given.set)
     failed = 0
     for name in given.recipes or sorted(n for n in known_recipes() if n.startswith("nuscenes/")):
         try:
-            found = dry_run(load_recipe(name, changes))
-        except DualViewError as error:
+            found = dry_run(load_recipe(name, changes), device)
+        except (DualViewError, ValueError, RuntimeError) as error:  # the other recipes may be well
             print(f"{name}: FAILED: {error}", flush=True)
             failed += 1
             continue
         good = math.isfinite(found.gradient) and all(math.isfinite(value) for value in found.losses.values())
         failed += not good
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         extra = {
             k: round(v, 3) for k, v in found.losses.items() if k.startswith(("tig/", "ray/", "response"))
         }
         print(
             f"{name}: {'ok' if good else 'NOT FINITE'}, map {list(found.bev)}, loss {found.losses['total']:.2f}, largest gradient "
-            f"{found.gradient:.3g}, {found.seconds:.0f} s of CPU, peak so far {peak:.1f} GiB {extra or ''}",
+            f"{found.gradient:.3g}, {found.seconds:.0f} s, {_peak_memory(device)} {extra or ''}"
+            + (f" ({found.remark})" if found.remark else ""),
             flush=True,
         )
         gc.collect()

@@ -15,7 +15,11 @@ from dualview.detectors.inputs import inputs_from_frames
 from dualview.detectors.presets import PRESETS, preset_config
 from dualview.detectors.systems import make_detector, settings_from_json
 from dualview.errors import ConfigError
-from dualview.networks.bev_history import BevHistory
+from dualview.geometry.bev_grid import BevGrid
+from dualview.networks.bev_history import BevHistory, recall_maps, remember_map
+from dualview.networks.bevdet_branch import elapsed_seconds
+
+GRID = BevGrid.centered(2.0, 1.0)
 
 
 def detector_of(kind: str) -> BevDet:
@@ -84,6 +88,23 @@ def test_a_map_from_long_ago_is_not_used() -> None:
     outputs, _ = run(detector, [0.0, 5.0])
     (alone,), _ = run(detector, [5.0])
     assert torch.equal(outputs[1].bev.features, alone.bev.features)
+
+
+@pytest.mark.parametrize("rate", [2.0, 10.0, 12.0, 25.0])
+@pytest.mark.parametrize("name", ["bevdet4d-r50", "bevdepth4d-r50"])
+def test_the_keyframe_beside_the_present_is_as_old_at_any_rate(name: str, rate: float) -> None:
+    """Trained at 2 Hz, run at the cameras' rate: the speeds that two maps tell must not depend on it."""
+    config = preset_config(name).bev.history
+    history, pose = None, torch.eye(4, dtype=torch.float64)[None]
+    for index in range(int(3 * rate)):
+        stamps = torch.tensor([1.7e9 + index / rate], dtype=torch.float64)
+        elapsed = float(elapsed_seconds(history, stamps, config)[0])
+        present = torch.full((1, 1, 4, 4), index / rate)
+        recalled = float(recall_maps(history, present, stamps, pose, GRID, config)[0, 0, 0, 2, 2])
+        assert elapsed == pytest.approx(index / rate - recalled, abs=1e-4)  # of the map that is taken, not of the latest
+        if index / rate > 1.0:
+            assert 0.44 <= elapsed <= 0.6
+        history = remember_map(history, present, stamps, pose, config)
 
 
 def test_a_masked_camera_is_not_looked_at() -> None:

@@ -15,6 +15,7 @@ import dualview
 from dualview.cli import main
 from dualview.detectors.session import TrackingSession
 from dualview.errors import ConfigError
+from dualview.evaluation import run
 from dualview.evaluation.robustness import (
     DETR3D,
     Baseline,
@@ -208,6 +209,21 @@ def test_the_command_reports_corrupted_scores(labelled, tmp_path: Path, capsys):
         second["mCE"] == pytest.approx(100) and second["mRR"] == found["mRR"]
     )  # the same seed, the same detector
     assert read_baseline(baseline).nds["snow"] == found["per_corruption"]["snow"]["NDS"]
+
+
+def test_labels_are_read_once_for_all_corruptions(labelled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bag, rig_file, weights = labelled
+    read, reads = run.read_labels, []
+
+    def counted(path, *others):
+        reads.append(path)
+        return read(path, *others)
+
+    monkeypatch.setattr(run, "read_labels", counted)
+    options = ["--rig", str(rig_file), "--weights", str(weights), "--device", "cpu", "--pictures", "0",
+               "--corruptions", "camera_crash,brightness", "--severities", "easy,hard"]  # fmt: skip
+    assert main(["evaluate", str(bag), *options, "--report", str(tmp_path / "report")]) == 0
+    assert reads == [str(bag)]
 
 
 @pytest.mark.parametrize(

@@ -27,3 +27,9 @@ def test_centered_grid_has_the_published_extent() -> None:
 def test_impossible_grids_are_refused() -> None:
     with pytest.raises(ValueError, match="is not a grid"):
         BevGrid(0, 0, -1.0, 10, 10)
+
+
+def test_grids_of_other_heights_have_the_same_cells() -> None:
+    grid = BevGrid.centered(51.2, 0.8)
+    assert grid.same_cells(BevGrid.centered(51.2, 0.8, -10.0, 10.0)) and grid != BevGrid.centered(51.2, 0.8, -10.0, 10.0)
+    assert not grid.same_cells(BevGrid.centered(51.2, 1.6)) and not grid.same_cells(BevGrid.centered(50.4, 0.8))

@@ -42,7 +42,7 @@ def test_kept_maps_lie_an_interval_apart_whatever_the_rate() -> None:
     assert at_two_hertz.maps[0, :, 0, 0, 0].tolist() == [3.0, 2.0]
 
 
-@pytest.mark.parametrize("rate", [2.0, 5.0, 10.0, 12.5])
+@pytest.mark.parametrize("rate", [2.0, 5.0, 10.0, 12.5, 20.0, 25.0])
 def test_a_fused_map_can_be_asked_to_be_of_a_steady_age(rate: float) -> None:
     config = BevHistoryConfig(frames=2, interval=0.4, kept_per_interval=4)
     history = None

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
+import pytest
 import torch
 
 from dualview.networks.pillars import PillarEncoder, PillarFeatures, VoxelGrid, voxelize
 from dualview.networks.second import SecondBackbone, SecondPyramid
+from dualview.networks.voxels import VoxelEncoder
 
 GRID = VoxelGrid((-4.0, -4.0, -2.0), (1.0, 1.0, 4.0), (8, 8, 1))
 
@@ -52,6 +56,34 @@ def test_points_that_are_no_numbers_are_left_out() -> None:
     bad[1::5, 3] = float("inf")
     good = bad[bad.isfinite().all(1)]
     assert torch.equal(voxelize([bad], GRID, 5, 50).points, voxelize([good], GRID, 5, 50).points)
+
+
+@pytest.mark.parametrize("encoder", ["pillars", "voxels"])
+def test_training_sees_other_points_of_a_crowded_voxel_each_time(encoder: str) -> None:
+    """In evaluation the first points count; in training any, by torch's generator alone."""
+    points = torch.tensor([[0.5, 0.5, 0.1, float(i), 0.05 * i] for i in range(40)])
+    if encoder == "pillars":
+        network: torch.nn.Module = PillarEncoder(GRID, 5, (8,), max_points=2)
+    else:
+        network = VoxelEncoder(VoxelGrid((-4.0, -4.0, -2.0), (1.0, 1.0, 0.25), (8, 8, 24)), 5, (4, 4, 4, 4), max_points=2)
+    module = sys.modules[type(network).__module__]
+    seen: list[tuple[float, ...]] = []
+
+    def watched(clouds, *sizes):
+        found = voxelize(clouds, *sizes)
+        seen.append(tuple(found.points[0, :, 3].tolist()))
+        return found
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(module, "voxelize", watched)
+        for seed in (0, 0, 1, 2):
+            torch.manual_seed(seed)
+            network.train()([points, points])
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            network.eval()([points, points])
+    assert seen[0] == seen[1] and len(set(seen[1:4])) == 3
+    assert seen[4] == seen[5] == (0.0, 1.0)
 
 
 def test_nothing_seen_gives_an_empty_map() -> None:

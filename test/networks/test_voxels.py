@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from dualview.errors import ConfigError
 from dualview.networks import voxels as module
 from dualview.networks.pillars import VoxelGrid
 from dualview.networks.voxels import SparseConvolution, SparseMap, VoxelEncoder
@@ -88,7 +89,7 @@ def test_encoder(plain: None) -> None:
 
 def test_too_large_for_the_plain_form_is_said() -> None:
     voxels = SparseMap(torch.zeros(1, 16), torch.zeros(1, 4, dtype=torch.int64), (41, 1024, 1024), 1)
-    with pytest.raises(ValueError, match="install spconv"):
+    with pytest.raises(ConfigError, match="install spconv"):
         voxels.dense()
 
 

@@ -60,6 +60,19 @@ def test_a_sweep_that_ends_a_little_later_belongs_too() -> None:
     assert not len(cloud_at(sweeps[1:], 0, torch.eye(4), LidarInput()))
 
 
+@pytest.mark.parametrize(
+    ("late", "newest"),
+    [(0.0, 0.0), (0.02, 0.02), (0.03, -0.02)],  # s after a sweep -> age of the newest one that belongs
+)
+def test_at_20_hz_no_whole_turn_of_the_future_is_taken(late: float, newest: float) -> None:
+    sweeps = [sweep(0.05 * i) for i in range(20)]
+    seconds = 0.5 + late
+    cloud = cloud_at(sweeps, round(seconds * SECOND), torch.from_numpy(pose(seconds)), LidarInput())
+    ages = cloud[:, 4].unique().tolist()
+    assert ages[0] == pytest.approx(newest, abs=1e-6) and ages[0] >= -0.025
+    assert np.diff(ages) == pytest.approx(0.05, abs=1e-6) and len(ages) == 10
+
+
 def test_several_lidars_each_bring_their_sweeps() -> None:
     sweeps = [sweep(0.1 * i, topic) for i in range(4) for topic in ("/b", "/a")]
     cloud = cloud_at(sweeps, round(0.3 * SECOND), torch.from_numpy(pose(0.3)), LidarInput(2, 1.0))

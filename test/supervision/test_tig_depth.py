@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dualview.networks.lift_splat import DepthBins
+from dualview.supervision.box_cells import offsets_in_boxes
 from dualview.supervision.ground_truth import GroundTruth
 from dualview.supervision.tig_depth import (
     InnerDepthConfig,
@@ -189,3 +190,27 @@ def test_a_depth_map_without_boxes_has_depth_only():
     none = GroundTruth(torch.zeros(0, 9), torch.zeros(0, dtype=torch.int64))
     target = object_depth_of_map(torch.full((1, 1, 8, 8), 4.0), forward_camera(1, 1), [none], 4, BINS)
     assert target.depth.eq(4).all() and target.object_index.eq(0).all()
+
+
+def test_rounded_pixels_of_a_depth_map_are_the_published_ones():
+    """From the map and from its points, each in the middle of its pixel: the same depth and the same objects."""
+    generator = torch.Generator().manual_seed(4)
+    hit = torch.rand(1, 2, 32, 48, generator=generator) < 0.05
+    depth = torch.where(hit, 5 + 7 * torch.rand(1, 2, 32, 48, generator=generator), 0.0)
+    camera = forward_camera(1, 2)
+    boxes = torch.tensor([[8.0, 1.0, 2.0, 6.0, 5.0, 4.0, 0.4, 0.0, 0.0], [8.0, -4.0, 2.0, 6.0, 4.0, 5.0, 0.0, 0.0, 0.0]])
+    truth = GroundTruth(boxes, torch.zeros(2, dtype=torch.int64))
+    rounded = object_depth_of_map(depth, camera, [truth], 8, BINS, "round")
+    floored = object_depth_of_map(depth, camera, [truth], 8, BINS)
+    assert not torch.equal(rounded.depth, floored.depth)
+    for n in range(2):
+        row, column = depth[0, n].nonzero().unbind(1)
+        z = depth[0, n, row, column]
+        image_points = torch.stack([column + 0.5, row + 0.5, z], 1)
+        rays = torch.cat([image_points[:, :2].double() * z[:, None], z[:, None].double()], 1)
+        points = torch.linalg.solve(camera[0, n, :3, :3].double(), (rays - camera[0, n, :3, 3]).T).T
+        member = (offsets_in_boxes(points, boxes.double()).abs() <= boxes[:, None, 3:6].double() / 2).all(-1)
+        one = object_depth_of_points(image_points[None, None], member[None], (4, 6), 8, BINS)
+        assert torch.equal(one.depth[0, 0], rounded.depth[0, n])
+        assert torch.equal(one.object_index[0, 0], rounded.object_index[0, n])
+    assert rounded.object_index.amax() == 2 and rounded.object_index.eq(0).any()

@@ -21,7 +21,9 @@ from dualview.scene.sweeps import LidarInput
 from dualview.training.data_module import prepare_drives
 from dualview.training.drive_store import Drive
 from dualview.training.lidar_store import StoredSweeps
+from dualview.training.lightning import lightning
 from dualview.training.recipe import recipe_from_dict
+from dualview.training.schedule import momentum_factor
 from dualview.training.trainer import train
 
 STUDENTS = ["bevdet-tiny", "bevdet4d-tiny", "bevdepth-tiny", "bevdepth4d-tiny"]
@@ -111,3 +113,29 @@ def test_a_recording_without_lidar_is_named(small_recipe: dict, small_rig: Path,
     recipe = recipe_from_dict(recipe_of(small_recipe, "centerpoint-tiny", data=data))
     with pytest.raises(BagError, match="set lidar_topics"):
         prepare_drives(recipe, recipe.detector_config())
+
+
+def test_a_cyclic_run_steps_with_the_momentum_of_its_place(small_recipe: dict, tmp_path: Path) -> None:
+    """Also one that was stopped and goes on."""
+    optimizer = {"learning_rate": 1e-3, "schedule": "cyclic", "ema": 0.0}
+    recipe = recipe_from_dict(recipe_of(small_recipe, "centerpoint-tiny", steps=5, optimizer=optimizer, checkpoint_every=2))
+    seen: dict[int, set[float]] = {}
+
+    class Watch(lightning().Callback):
+        stop_at = 3
+
+        def on_before_zero_grad(self, trainer, module, optimizer) -> None:
+            if trainer.global_step == self.stop_at:
+                raise KeyError("stopped")
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, index) -> None:
+            groups = trainer.optimizers[0].param_groups
+            seen.setdefault(trainer.global_step, set()).update(group["betas"][0] for group in groups)
+
+    watch = Watch()
+    with pytest.raises(KeyError, match="stopped"):
+        train(recipe, tmp_path / "run", tell=lambda line: None, callbacks=(watch,), progress_bar=False)
+    watch.stop_at = -1
+    train(recipe, tmp_path / "run", resume=True, tell=lambda line: None, callbacks=(watch,), progress_bar=False)
+    expected = {step + 1: {0.9 * momentum_factor(step, 5, recipe.optimizer)} for step in range(5)}
+    assert seen == expected and len({next(iter(betas)) for betas in seen.values()}) > 3

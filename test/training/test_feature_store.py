@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from students import recipe_of
 
 from dualview.detectors.checkpoint import build_detector, load_checkpoint, save_checkpoint
 from dualview.detectors.inputs import normalize_images
 from dualview.errors import ConfigError
 from dualview.training.data_module import StreamingData
 from dualview.training.feature_store import backbone_key, known_features
-from dualview.training.frozen import freeze
+from dualview.training.frozen import freeze, freeze_detector
 from dualview.training.labelled_drives import training_drives
+from dualview.training.module import DetectorTraining
+from dualview.training.objectives import joined_needs
 from dualview.training.recipe import recipe_from_dict
 from dualview.training.trainer import initial_detector, train
 
@@ -119,3 +122,35 @@ def test_another_backbone_has_another_key(frozen):
     with torch.no_grad():
         next(one.parameters()).view(-1)[0] += 1e-3
     assert backbone_key(one, "fp32") != backbone_key(build_detector(config, 1).image_backbone, "fp32")
+
+
+@pytest.mark.parametrize("model", ["bevdet-tiny", "bevdepth4d-tiny"])
+def test_bevdet_learns_the_same_from_known_features(model, small_recipe, tmp_path):
+    """Two training steps, the second of which remembers the first: every loss is what it is with the backbone running."""
+    content = recipe_of(
+        small_recipe, model, augmentation=PLAIN, data={**small_recipe["data"], "cache": str(tmp_path / "cache")},
+    )  # fmt: skip
+    start = tmp_path / "start.safetensors"
+    save_checkpoint(build_detector(recipe_from_dict(content).detector_config(), seed=5), start)
+    content = {**content, "backbone_weights": str(start), "freeze_stages": 4}
+    losses = []
+    for cached in (True, False):
+        recipe = recipe_from_dict({**content, "cache_features": cached})
+        config = recipe.detector_config()
+        drives = training_drives(recipe, config)
+        detector = initial_detector(recipe, config, drives, lambda line: None)
+        freeze_detector(detector, recipe)
+        known = known_features(recipe, detector, drives, lambda line: None)
+        assert (known is not None) == cached
+        objectives = [] if known is None else [known]
+        needs = joined_needs(objectives, config)
+        module = DetectorTraining(recipe, detector, objectives)
+        ran = []
+        detector.image_backbone.register_forward_hook(lambda *_, ran=ran: ran.append(1))
+        module.log = lambda *_, **__: None
+        batches = iter(StreamingData(recipe, config, drives, needs).train_dataloader())
+        steps = [module.training_step(next(batches), i) and dict(module.last_losses) for i in range(2)]
+        losses.append(steps)
+        assert bool(ran) != cached
+    for ours, theirs in zip(*losses, strict=True):
+        assert ours == pytest.approx(theirs, rel=5e-3)  # float16

@@ -367,7 +367,7 @@ def test_source_and_target_on_the_command_line(capsys: pytest.CaptureFixture) ->
         "drives/city2/*.mcap"
     ]
     assert shown["steps"] == 7
-    with pytest.raises(ConfigError, match="would keep random weights: set .* start_from"):
+    with pytest.raises(ConfigError, match=r"would keep random weights: set .* start_from"):
         load_recipe("finetune_2d")
     recipe = load_recipe("finetune_2d", {"start_from": "dualview-tiny"})
     assert recipe.optimizer.learning_rate == 2e-6

@@ -304,6 +304,18 @@ def test_what_does_not_go_together_is_named(small_recipe: dict, teacher: Path, t
         build(perspective)
 
 
+def test_maps_that_take_in_other_heights_are_compared(small_recipe: dict, teacher: Path) -> None:
+    """The lift takes in more than the teacher's pillars do; what is compared are cells on the ground."""
+    recipe = with_section(small_recipe, "bevdet-tiny", "rayd3d", teacher, response={})
+    tall = {**recipe.overrides, "bev.grid": {**GRID, "z_min": -10.0, "z_max": 10.0}}
+    told: list[str] = []
+    objective = build(replace(recipe, overrides=tall), told)
+    assert objective.settings.response is not None and not any("aren't distilled" in line for line in told)
+    moved = {**recipe.overrides, "bev.grid": {**GRID, "x_min": -30.0}}
+    with pytest.raises(ConfigError, match="the maps are on other grids"):
+        build(replace(recipe, overrides=moved))
+
+
 def test_a_recording_without_lidar_is_named(
     small_recipe: dict, small_rig: Path, teacher: Path, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ from dualview.training.lightning import lightning
 from dualview.training.losses import match_many, nearest_depth
 from dualview.training.recipe import recipe_from_dict
 from dualview.training.recipe_settings import OptimizerSettings
-from dualview.training.schedule import learning_rate_factor
+from dualview.training.schedule import learning_rate_factor, momentum_factor
 from dualview.training.stream_state import StreamState, from_plain, to_plain
 from dualview.training.trainer import train
 
@@ -121,6 +121,14 @@ def test_the_schedules_of_published_detectors() -> None:
     for wrong in ({"schedule": "steps"}, {"decay_at": (0.5,)}, {"schedule": "steps", "decay_at": (1.5,)}):
         with pytest.raises(ValueError, match="decay_at"):
             OptimizerSettings(**wrong)
+
+
+def test_the_momentum_of_a_cyclic_run_is_least_where_the_rate_is_highest() -> None:
+    cycle = OptimizerSettings(schedule="cyclic")
+    factors = [momentum_factor(step, 100, cycle) for step in range(101)]
+    assert factors[0] == factors[100] == 1.0 and factors[40] == min(factors) == pytest.approx(0.85 / 0.95)
+    assert factors[:41] == sorted(factors[:41], reverse=True) and factors[40:] == sorted(factors[40:])
+    assert {momentum_factor(step, 100, OptimizerSettings()) for step in range(101)} == {1.0}
 
 
 def test_pretrained_efficientnet_lite_is_the_published_network() -> None:

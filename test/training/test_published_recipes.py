@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 from students import CAMERAS
 
 from dualview.cli import main
+from dualview.detectors.centerpoint_config import CenterPointConfig
+from dualview.detectors.systems import make_detector
 from dualview.errors import ConfigError
-from dualview.training.objective_lidar import StudentMap
-from dualview.training.recipe import known_recipes, load_recipe
+from dualview.geometry.bev_grid import BevGrid
+from dualview.training.recipe import Recipe, known_recipes, load_recipe
 from dualview.training.study import load_study
 
 NUSCENES = sorted(name for name in known_recipes() if name.startswith("nuscenes/"))
@@ -47,11 +52,17 @@ def test_batches_schedules_and_teachers(name: str) -> None:
     assert ("tig" in name or "rayd3d" in name) == (section is not None and section.settings.needs_teacher)
     if section is not None and section.settings.needs_teacher:
         teacher = load_recipe(f"nuscenes/{Path(str(section.teacher)).parent.name}").detector_config()
-        student = StudentMap.of(config)
+        student = config.camera_map
         assert student is not None and teacher.class_names == config.class_names
-        assert (student.grid == teacher.bev_grid) == ("bevformer" not in name)
+        assert student.grid.same_cells(teacher.bev_grid) == ("bevformer" not in name)
         # Depth is supervised once, and as the published code of the family does it.
         assert recipe.losses.lift_depth == 0 or config.lift is None
+
+
+def test_the_bevdet_family_lifts_what_its_authors_lift() -> None:
+    for name in ("bevdet_r50", "bevdet4d_r50", "bevdepth4d_r50", "bevdepth4d_r101_tig", "bevdet_r50_rayd3d"):
+        grid = load_recipe(f"nuscenes/{name}").detector_config().bev_grid
+        assert (grid.z_min, grid.z_max) == (-10.0, 10.0), name
 
 
 def test_studies_of_distillation_change_the_teacher_alone() -> None:
@@ -76,8 +87,8 @@ def test_studies_of_distillation_change_the_teacher_alone() -> None:
             )
             == 1
         )
-        (grid,) = {StudentMap.of(r.detector_config()).grid for r in recipes.values()}
-        assert grid == load_recipe("centerpoint_coarse").detector_config().bev_grid
+        (grid,) = {r.detector_config().bev_grid for r in recipes.values()}
+        assert grid.same_cells(load_recipe("centerpoint_coarse").detector_config().bev_grid)
         parts = [r.lidar_distillation and r.lidar_distillation.settings for r in recipes.values()]
         assert len({str(p) for p in parts}) == count
     inner = load_study("tig").recipe_of("inner_feature", 0, ["a"]).lidar_distillation.settings
@@ -86,27 +97,68 @@ def test_studies_of_distillation_change_the_teacher_alone() -> None:
     assert rays.weighted_weight == 0 and rays.contrastive_weight == 1
 
 
-def test_the_dry_run_tries_a_recipe(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small here; at full size it is a tool."""
+@pytest.fixture
+def dry_run(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     tool = Path(__file__).parents[2] / "tools" / "dry_run.py"
     spec = importlib.util.spec_from_file_location("dry_run", tool)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "dry_run", module)
     spec.loader.exec_module(module)
-    small = [
-        "bev.grid",
-        "bev.depth_bins",
-        "bev.depth_channels",
-        "bev.context_channels",
-        "bev.encoder_channels",
-        "bev.out_channels",
-    ]
-    changes = [
-        f"overrides.{key}={CAMERAS[key]}"
-        for key in (*small, "backbone.name", "backbone.widths", "neck_channels", "image_size")
-    ]
-    arguments = [item for change in changes for item in ("--set", change)]
-    assert module.main(["nuscenes/bevdepth4d_r50", "--set", "augmentation.bev=null", *arguments]) == 0
+    return module
+
+
+def shrunken() -> list[str]:
+    """Arguments that make a recipe of the BEVDet family small; at full size the dry run is a tool."""
+    keys = (
+        "bev.grid", "bev.depth_bins", "bev.depth_channels", "bev.context_channels", "bev.encoder_channels",
+        "bev.out_channels", "backbone.name", "backbone.widths", "neck_channels", "image_size",
+    )  # fmt: skip
+    changes = [f"overrides.{key}={CAMERAS[key]}" for key in keys]
+    return [item for change in changes for item in ("--set", change)]
+
+
+def test_the_dry_run_tries_a_recipe(capsys: pytest.CaptureFixture, dry_run: ModuleType) -> None:
+    assert dry_run.main(["nuscenes/bevdepth4d_r50", "--set", "augmentation.bev=null", *shrunken()]) == 0
     printed = capsys.readouterr().out
     assert "nuscenes/bevdepth4d_r50: ok, map [1, 8, 16, 16]" in printed and "tig/absolute_depth" in printed
+
+
+def test_without_spconv_the_dry_run_tries_teachers_of_pillars(
+    capsys: pytest.CaptureFixture, dry_run: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = load_recipe("nuscenes/centerpoint_voxel").detector_config()
+    stand_in = dry_run.with_pillars(published)
+    with torch.device("meta"):
+        one, other = (make_detector(config).lidar_branch for config in (published, stand_in))
+    shapes = [{n: p.shape for n, p in b.named_parameters() if not n.startswith("encoder")} for b in (one, other)]
+    assert shapes[0] == shapes[1] and stand_in.bev_grid == published.bev_grid
+
+    def small(teacher: CenterPointConfig) -> CenterPointConfig:
+        branch = replace(
+            teacher.branch, grid=BevGrid(**CAMERAS["bev.grid"]), voxel=4.0 / 8, features=(4, 4, 4, 4), channels=(8, 8),
+            layers=(1, 1), pyramid_channels=(4, 8),
+        )  # fmt: skip
+        return replace(teacher, branch=branch)
+
+    monkeypatch.setattr(dry_run, "spconv_is_installed", lambda: False)
+    with_pillars = dry_run.with_pillars
+    monkeypatch.setattr(dry_run, "with_pillars", lambda teacher: with_pillars(small(teacher)))
+    few = ["--set", "lidar_distillation.overrides={rays.ray_count: 60}", "--set", "augmentation.bev=null"]
+    assert dry_run.main(["nuscenes/bevdet_r50_rayd3d", *few, *shrunken()]) == 0
+    printed = capsys.readouterr().out
+    assert "nuscenes/bevdet_r50_rayd3d: ok, map [1, 8, 16, 16]" in printed and "pillars stand in" in printed
+    assert all(term in printed for term in ("ray/contrastive", "ray/weighted", "response"))
+
+
+def test_a_recipe_that_fails_in_the_dry_run_does_not_stop_the_others(
+    capsys: pytest.CaptureFixture, dry_run: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tried(recipe: Recipe, device: torch.device) -> None:
+        raise ValueError(f"no {recipe.model} on {device}")
+
+    monkeypatch.setattr(dry_run, "dry_run", tried)
+    assert dry_run.main(["nuscenes/centerpoint_voxel", "nuscenes/bevdet_r50", "--device", "cuda"]) == 1
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "nuscenes/centerpoint_voxel: FAILED: no centerpoint-voxel on cuda"
+    assert second == "nuscenes/bevdet_r50: FAILED: no bevdet-r50 on cuda"

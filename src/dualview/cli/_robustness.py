@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dualview.detectors.session import TrackingSession
     from dualview.evaluation.protocol import Protocol
+    from dualview.evaluation.run import Labels
     from dualview.scene.rig import Rig
 
 
@@ -53,12 +54,16 @@ def run_robustness(
     arguments: argparse.Namespace,
     metrics: Mapping[str, Any],
     names: Sequence[str],
+    labels: Sequence[Labels],
     rig: Rig,
     session: TrackingSession,
     protocol: Protocol,
     progress: Callable[[str], Callable[[int], None]],
 ) -> dict[str, Any]:
-    """Run all corruptions that were asked for; `metrics`: those of clean images. Each score is printed when it is known."""
+    """Run all corruptions that were asked for; `metrics`: those of clean images; names, labels: of each recording.
+
+    Each score is printed when it is known.
+    """
     from dualview.evaluation.robustness import (
         DETR3D_BASELINE,
         evaluate_corrupted,
@@ -76,7 +81,7 @@ def run_robustness(
     ]
     baseline = read_baseline(arguments.mce_baseline) if arguments.mce_baseline else DETR3D_BASELINE
     scores = []
-    for score in evaluate_corrupted(arguments.bags, names, rig, session, protocol, wanted, progress):
+    for score in evaluate_corrupted(arguments.bags, names, labels, rig, session, protocol, wanted, progress):
         scores.append(score)
         about = f"{score.corruption.name}, {score.corruption.severity}"
         print(f"{about:>28}  mAP {score.mean_ap:.3f}, NDS {score.nds:.3f}", file=sys.stderr, flush=True)

@@ -14,7 +14,8 @@ from dualview.networks.center_head import CenterHeadConfig
 from dualview.networks.lift_splat import DepthBins
 
 _LAST_FRAME = BevHistoryConfig(frames=1, interval=0.0, scales=2)
-_LAST_KEYFRAME = BevHistoryConfig(frames=1, interval=0.45, scales=2)
+# Half a second back, as in training on keyframes, at any rate of the cameras: its age varies by 0.08 s and a frame.
+_LAST_KEYFRAME = BevHistoryConfig(frames=1, interval=0.45, scales=2, kept_per_interval=6)
 
 
 def bevdet_tiny() -> BevDetConfig:
@@ -25,7 +26,7 @@ def bevdet_tiny() -> BevDetConfig:
         backbone=BackboneConfig("tf_efficientnet_lite0", (16, 32)),
         neck_channels=128,
         bev=BevDetBranchConfig(
-            grid=BevGrid.centered(51.2, 0.8),
+            grid=BevGrid.centered(51.2, 0.8, -10.0, 10.0),
             depth_bins=DepthBins(1.0, 55.0, 1.0),
             depth_channels=64,
             depth_blocks=1,
@@ -48,10 +49,11 @@ def bevdet_r50() -> BevDetConfig:
 
 
 def bevdepth_r50() -> BevDetConfig:
-    """BEVDepth's depth network and bins (2 to 58 m) before BEVDet's encoder."""
+    """BEVDepth's depth network, bins (2 to 58 m) and height (-5 to 3 m) before BEVDet's encoder."""
     config = bevdet_r50()
     lift = replace(
         config.bev, camera_aware=True, depth_bins=DepthBins(2.0, 58.0, 0.5), context_channels=80,
+        grid=BevGrid.centered(51.2, 0.8, -5.0, 3.0),
     )  # fmt: skip
     return replace(config, name="bevdepth-r50", bev=lift)
 

@@ -12,6 +12,8 @@ One network; which of the four it is, its configuration says (`bev.camera_aware`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,6 +39,8 @@ from dualview.scene.frame import SurroundFrame
 class BevDet(CenterDetector):
     """The member of the family that `config` describes."""
 
+    takes_known_features = True
+
     def __init__(self, config: BevDetConfig) -> None:
         super().__init__(config)
         backbone = config.backbone
@@ -56,14 +60,18 @@ class BevDet(CenterDetector):
         with_instances: bool = True,
     ) -> Prediction:
         """One instant of a batch; `memory` is None or what the last instant's prediction holds."""
-        found = self.encode_bev(self.encode_images(inputs.images), inputs, memory, plan)
+        features = self.encode_images(inputs.images, inputs.image_features)
+        found = self.encode_bev(features, inputs, memory, plan)
         center = self.center_head(found.prediction.features)
         return Prediction(None, found.prediction, center=center, remembered=found.history)
 
-    def encode_images(self, images: Tensor) -> Tensor:
-        """Normalised images [B, N, 3, H, W] -> the map that is lifted [B, N, C, h, w]."""
-        flat = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        (finest,) = self.feature_pyramid(self.image_backbone(flat))  # type: ignore[misc]
+    def encode_images(self, images: Tensor, known: Sequence[Tensor] | None = None) -> Tensor:
+        """Normalised images [B, N, 3, H, W] -> the map that is lifted [B, N, C, h, w]. known: the backbone's maps of them
+        [B, N, C_i, h_i, w_i], fine to coarse, if they are known already.
+        """
+        flat = (image.flatten(0, 1) for image in (images, *(known or ())))
+        image, *found = (tensor.contiguous(memory_format=torch.channels_last) for tensor in flat)
+        (finest,) = self.feature_pyramid(found or self.image_backbone(image))  # type: ignore[misc]
         return finest.unflatten(0, images.shape[:2])
 
     def bev_plan(self, inputs: DetectorInputs) -> BevPoolPlan:

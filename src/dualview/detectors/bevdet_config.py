@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from dualview.detectors.center_decoding import CenterDecodingConfig
 from dualview.detectors.config import NUSCENES_CLASSES, BackboneConfig
+from dualview.detectors.detector import CameraMap
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig
 from dualview.detectors.settings_base import CameraSettings
 from dualview.geometry.bev_grid import BevGrid
@@ -66,6 +67,11 @@ class BevDetConfig(CameraSettings):
     def lift(self) -> BevDetBranchConfig | None:
         """Where depth is predicted, if it shall be supervised: plain BEVDet's isn't."""
         return self.bev if self.bev.camera_aware else None
+
+    @property
+    def camera_map(self) -> CameraMap:
+        """The BEV map; a teacher may supervise plain BEVDet's depth too."""
+        return CameraMap(self.bev.grid, self.bev.out_channels, self.bev)
 
 
 def check_tasks(head: CenterHeadConfig, class_names: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dualview.detectors.config import IDENTITY, NUSCENES_CLASSES, BackboneConfig, Matrix4
+from dualview.detectors.detector import CameraMap
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig
 from dualview.detectors.quarter_turn import quarter_turns
 from dualview.detectors.settings_base import CameraSettings
@@ -97,3 +98,8 @@ class BevFormerDetectorConfig(CameraSettings):
     def lift(self) -> BevBranchConfig | None:
         """Nothing is lifted: no depth is predicted."""
         return None
+
+    @property
+    def camera_map(self) -> CameraMap:
+        """The BEV map."""
+        return CameraMap(self.network.grid, self.network.embed_dims, None)

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from dualview.detectors.detector import CameraMap
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig
 from dualview.detectors.json_config import from_dict
 from dualview.detectors.oracle import OracleConfig
@@ -147,6 +148,13 @@ class DetectorConfig(CameraSettings):
     def lidar(self) -> LidarInput | None:
         """Cameras only, but for oracles."""
         return None if self.oracle is None else self.oracle.lidar
+
+    @property
+    def camera_map(self) -> CameraMap | None:
+        """The BEV map; an oracle's isn't made of images."""
+        if self.bev is None or self.oracle is not None:
+            return None
+        return CameraMap(self.bev.grid, self.decoder.embed_dims, self.bev)
 
     @staticmethod
     def from_json(text: str) -> DetectorConfig:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -37,7 +38,8 @@ class Settings(Protocol):
 
     decoder, center_head, bev_grid, lift: what there is to teach (None: the detector has no such part; `lift` is
     None too where the depth of the lift shall not be supervised). lidar: the sweeps it takes, None for cameras
-    only. score_keys: the fields, by dotted path, that together are "the score at which a track is reported".
+    only. camera_map: the BEV map that it makes of images, None where there is none. score_keys: the fields, by
+    dotted path, that together are "the score at which a track is reported".
     """
 
     score_keys: ClassVar[tuple[str, ...]]
@@ -65,6 +67,8 @@ class Settings(Protocol):
     @property
     def lidar(self) -> LidarInput | None: ...
     @property
+    def camera_map(self) -> CameraMap | None: ...
+    @property
     def working_from_ego_matrix(self) -> Tensor: ...
     def to_json(self) -> str: ...
 
@@ -76,6 +80,17 @@ class LiftSettings(Protocol):
     def image_stride(self) -> int: ...
     @property
     def depth_bins(self) -> DepthBins: ...
+
+
+@dataclass(frozen=True)
+class CameraMap:
+    """A BEV map that a detector makes of images: grid and channels, and the lift behind it, whether or not its depth is
+    supervised (None: nothing is lifted).
+    """
+
+    grid: BevGrid
+    channels: int
+    lift: LiftSettings | None
 
 
 class State(Protocol):

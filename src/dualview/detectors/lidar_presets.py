@@ -13,9 +13,10 @@ from dualview.scene.sweeps import LidarInput
 
 def centerpoint_tiny() -> CenterPointConfig:
     """Pillars of 0.4 m, five sweeps, half the width."""
+    # A little over half a second, so that of a LiDAR at 2 Hz the sweep before the present one counts whatever its jitter.
     return CenterPointConfig(
         name="centerpoint-tiny",
-        sweeps=LidarInput(5, 0.5),
+        sweeps=LidarInput(5, 0.55),
         branch=LidarBranchConfig(
             grid=BevGrid.centered(51.2, 0.8),
             voxel=0.4,

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualview.detectors.detector import CameraMap
 from dualview.detectors.json_config import to_dict
 from dualview.scene.sweeps import LidarInput
 
 
 class SettingsBase:
-    """Of a detector that works in the ego frame and takes no LiDAR, unless its own settings say otherwise."""
+    """Of a detector that works in the ego frame, takes no LiDAR and makes no map, unless its own settings say otherwise."""
 
     @property
     def working_from_ego_matrix(self) -> Tensor:
@@ -24,6 +25,11 @@ class SettingsBase:
     @property
     def lidar(self) -> LidarInput | None:
         """Cameras only."""
+        return None
+
+    @property
+    def camera_map(self) -> CameraMap | None:
+        """No BEV map is made of images."""
         return None
 
     def to_json(self) -> str:

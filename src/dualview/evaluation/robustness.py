@@ -22,7 +22,7 @@ from dualview.detectors.session import TrackingSession
 from dualview.errors import ConfigError
 from dualview.evaluation.detection import score_detections
 from dualview.evaluation.protocol import Protocol
-from dualview.evaluation.run import detect, label
+from dualview.evaluation.run import Labels, detect, label
 from dualview.scene.corruptions.catalogue import CORRUPTIONS, SEVERITIES, TITLES
 from dualview.scene.corruptions.corruption import Corruption
 from dualview.scene.corruptions.encoded import corrupt_closed
@@ -103,6 +103,7 @@ def read_baseline(path: str | Path) -> Baseline:
 def evaluate_corrupted(
     paths: Sequence[str | Path],
     names: Sequence[str],
+    labels: Sequence[Labels],
     rig: Rig,
     session: TrackingSession,
     protocol: Protocol,
@@ -112,14 +113,15 @@ def evaluate_corrupted(
     """Run the detector over all recordings under each corruption and score it, one after the other.
 
     Images are corrupted on their way from the recording: the detector sees what it would see in a copy that
-    `dualview corrupt` wrote. progress: recording and corruption in words -> what is told the number of frames done.
+    `dualview corrupt` wrote. names, labels: of each recording; the labels (`read_labels`) are the same under all.
+    progress: recording and corruption in words -> what is told the number of frames done.
     """
     for corruption in corruptions:
         keyframes = []
-        for path, name in zip(paths, names, strict=True):
+        for path, name, known in zip(paths, names, labels, strict=True):
             tell = progress(f"{name}, {corruption.name} {corruption.severity}") if progress else None
             alter = partial(corrupt_closed, corruption=corruption)
-            keyframes += label(detect(path, rig, session, name, tell, alter), rig, protocol)
+            keyframes += label(detect(path, rig, session, name, tell, alter), rig, protocol, known)
         if not keyframes:
             raise ConfigError("--corruptions: the recordings have no labels, so there is nothing to score")
         scores = score_detections(keyframes, protocol)

@@ -6,7 +6,7 @@ BEV tensors are [..., Y, X]: row i is y = y_min + (i + 0.5) * resolution, column
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -41,6 +41,10 @@ class BevGrid:
     @property
     def y_max(self) -> float:
         return self.y_min + self.rows * self.resolution
+
+    def same_cells(self, other: BevGrid) -> bool:
+        """Whether both have the same cells on the ground, whatever height they take in."""
+        return replace(self, z_min=other.z_min, z_max=other.z_max) == other
 
     def normalized(self, points: Tensor) -> Tensor:
         """Sampling locations in 0..1 of points [..., >=2] (m, ego): (x, y) fractions of the grid's extent.

@@ -87,8 +87,8 @@ class BevHistoryConfig:
 
     @property
     def kept(self) -> int:
-        """Maps that are kept in all."""
-        return self.frames * self.kept_per_interval
+        """Maps that are kept in all. Of a steady age, one more: the latest may be new, and the oldest must still be old enough."""
+        return self.frames * self.kept_per_interval + (self.kept_per_interval > 1)
 
 
 def recall_maps(
@@ -112,13 +112,23 @@ def recall_maps(
     _check_batch(history, present)
     working_from_world = invert_rigid(history.world_from_working)
     remembered_from_present = working_from_world @ world_from_working.double().unsqueeze(1)  # [B, T, 4, 4]
-    maps, usable = history.maps, _usable(history, stamps, config)
+    maps, (chosen, usable) = history.maps, chosen_maps(history, stamps, config)
     if config.kept_per_interval > 1:
-        chosen, usable = _at_steady_age(history.stamps, usable, stamps, config)
         sample = torch.arange(len(chosen), device=chosen.device).unsqueeze(1)
         maps, remembered_from_present = maps[sample, chosen], remembered_from_present[sample, chosen]
     warped = warp_bev(maps.flatten(0, 1), planar(remembered_from_present).flatten(0, 1), grid)
     return torch.where(usable[..., None, None, None], warped.unflatten(0, usable.shape).to(present.dtype), present)
+
+
+def chosen_maps(history: BevHistory, stamps: Tensor, config: BevHistoryConfig) -> tuple[Tensor, Tensor]:
+    """Which kept map (int64 [B, frames]) is fused as the first, second, ...; and whether there is one (bool [B, frames]).
+
+    stamps [B] float64 s, of the present.
+    """
+    usable = _usable(history, stamps, config)
+    if config.kept_per_interval > 1:
+        return _at_steady_age(history.stamps, usable, stamps, config)
+    return torch.arange(usable.shape[1], device=usable.device).expand_as(usable), usable
 
 
 def _at_steady_age(kept: Tensor, usable: Tensor, stamps: Tensor, config: BevHistoryConfig) -> tuple[Tensor, Tensor]:

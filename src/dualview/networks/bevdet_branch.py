@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bev_branch import BevPrediction
 from dualview.networks.bev_encoder import BevEncoder, BevStages
-from dualview.networks.bev_history import BevHistory, BevHistoryConfig, recall_maps, remember_map
+from dualview.networks.bev_history import BevHistory, BevHistoryConfig, chosen_maps, recall_maps, remember_map
 from dualview.networks.depth_net import DepthNet, DepthPrediction
 from dualview.networks.lift_splat import DepthBins, Rounding, lift_splat
 from dualview.ops.bev_pool import BevPoolPlan
@@ -33,7 +33,7 @@ class BevDetBranchConfig:
     in `BevBranchConfig`; ("truncate", True) is the published weights' geometry.
     """
 
-    grid: BevGrid = field(default_factory=lambda: BevGrid.centered(51.2, 0.8))
+    grid: BevGrid = field(default_factory=lambda: BevGrid.centered(51.2, 0.8, -10.0, 10.0))
     depth_bins: DepthBins = field(default_factory=lambda: DepthBins(1.0, 60.0, 1.0))
     image_stride: int = 16
     camera_aware: bool = False
@@ -148,16 +148,17 @@ class BevDetBranch(nn.Module):
         earlier = recall_maps(history, present, stamps, world_from_working, self.config.grid, config)
         parts = [present, earlier.flatten(1, 2)]
         if self.config.interval_channel:
-            elapsed = elapsed_seconds(history, stamps, config.max_gap).to(present.dtype)
+            elapsed = elapsed_seconds(history, stamps, config).to(present.dtype)
             parts.append(elapsed.view(-1, 1, 1, 1).expand(-1, 1, *present.shape[-2:]))
         return torch.cat(parts, 1), remember_map(history, present, stamps, world_from_working, config)
 
 
-def elapsed_seconds(history: BevHistory | None, stamps: Tensor, max_gap: float) -> Tensor:
-    """Seconds [B] from the latest kept map to now (negative where a drive is played backwards); 0 where there is
-    none, or none near enough.
+def elapsed_seconds(history: BevHistory | None, stamps: Tensor, config: BevHistoryConfig) -> Tensor:
+    """Seconds [B] from the map that is laid beside the present one (of several, the first) to now; negative where a drive is
+    played backwards, 0 where there is none.
     """
     if history is None:
         return torch.zeros_like(stamps)
-    elapsed = stamps.double() - history.stamps[:, 0]
-    return torch.where(history.valid[:, 0] & (elapsed.abs() <= max_gap), elapsed, 0.0)
+    chosen, usable = chosen_maps(history, stamps, config)
+    elapsed = stamps.double() - history.stamps.gather(1, chosen[:, :1])[:, 0]
+    return torch.where(usable[:, 0], elapsed, 0.0)

@@ -98,6 +98,13 @@ def _voxelize_one(points: Tensor, grid: VoxelGrid, max_points: int, max_voxels: 
     return Voxels(table, count, place)
 
 
+def shuffled(clouds: Sequence[Tensor]) -> list[Tensor]:
+    """The clouds [P, F] with their points in random order (torch's generator), for training: a crowded voxel then shows some of
+    all sweeps, and other points each time. As they are joined, its first points would always be the newest sweep's.
+    """
+    return [cloud[torch.randperm(len(cloud), device=cloud.device)] for cloud in clouds]
+
+
 class PillarFeatures(nn.Module):
     """A learned vector for each pillar: every point beside its offsets from the pillar's mean point and from
     its centre, through linear layers, and the highest value of each channel over the pillar's slots.
@@ -181,9 +188,9 @@ class PillarEncoder(nn.Module):
         self.stride = 1
 
     def forward(self, clouds: Sequence[Tensor]) -> Tensor:
-        """B clouds [P, in_channels] (m, the grid's frame) -> [B, out_channels, Y, X]."""
+        """B clouds [P, in_channels] (m, the grid's frame) -> [B, out_channels, Y, X]. Shuffles points in training."""
         most = self.max_pillars[0 if self.training else 1]
-        voxels = voxelize(clouds, self.grid, self.max_points, most)
+        voxels = voxelize(shuffled(clouds) if self.training else clouds, self.grid, self.max_points, most)
         columns, rows, _ = self.grid.counts
         if not len(voxels.count):  # batch norms can't count nothing
             return clouds[0].new_zeros(len(clouds), self.out_channels, rows, columns)

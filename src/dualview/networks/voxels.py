@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dualview.networks.pillars import NORM_EPSILON, NORM_MOMENTUM, VoxelGrid, voxelize
+from dualview.errors import ConfigError
+from dualview.networks.pillars import NORM_EPSILON, NORM_MOMENTUM, VoxelGrid, shuffled, voxelize
 
 VOXEL_STRIDE = 8  # cells of the map per voxel edge
 _MOST_DENSE = 2**28  # numbers that the plain form may lay out
@@ -36,11 +37,11 @@ class SparseMap:
     quick: Any = None
 
     def dense(self) -> Tensor:
-        """[B, C, Z, Y, X], zero where nothing is active."""
+        """[B, C, Z, Y, X], zero where nothing is active. Raises ConfigError where that would be too large."""
         channels = self.features.shape[1]
         numbers = self.samples * channels * math.prod(self.size)
         if numbers > _MOST_DENSE:
-            raise ValueError(
+            raise ConfigError(
                 f"{numbers:.2g} numbers are too many for the plain form of sparse convolutions: install spconv, or take "
                 "larger voxels or pillars"
             )
@@ -215,8 +216,9 @@ class VoxelEncoder(nn.Module):
         self.out_channels = width * self.layers
 
     def forward(self, clouds: Sequence[Tensor]) -> Tensor:
-        """B clouds [P, in_channels] (m, the grid's frame) -> [B, out_channels, Y / 8, X / 8]."""
-        voxels = voxelize(clouds, self.grid, self.max_points, self.max_voxels[0 if self.training else 1])
+        """B clouds [P, in_channels] (m, the grid's frame) -> [B, out_channels, Y / 8, X / 8]. Shuffles points in training."""
+        most = self.max_voxels[0 if self.training else 1]
+        voxels = voxelize(shuffled(clouds) if self.training else clouds, self.grid, self.max_points, most)
         rows, columns = self.size[1] // VOXEL_STRIDE, self.size[2] // VOXEL_STRIDE
         if not len(voxels.count):
             return clouds[0].new_zeros(len(clouds), self.out_channels, rows, columns)

@@ -14,7 +14,8 @@ from torch import Tensor
 from dualview.geometry.rigid import invert_rigid, transform_points
 
 POINT_CHANNELS = 5  # x, y, z (m), intensity (0..255), age (s)
-TOLERANCE_NS = 55_000_000  # half a turn: a sweep that ends so little after an instant belongs to it
+# Half a turn at 10 Hz, and a little for jitter: the sweep that ends so soon after an instant may be the one that shows it.
+TOLERANCE_NS = 55_000_000
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,17 @@ class EgoSweep:
 
 
 def chosen_sweeps(stamps: np.ndarray, stamp_ns: int, settings: LidarInput) -> np.ndarray:
-    """Indices of the sweeps of one topic (stamps int64, rising) that belong to an instant, the newest first."""
+    """Indices of the sweeps of one topic (stamps int64, rising) that belong to an instant, the newest first.
+
+    A sweep of the future belongs if it is the nearest of all: whatever the LiDAR's rate, it then ends at most half a turn after
+    the instant.
+    """
     age = stamp_ns - stamps
     usable = np.flatnonzero((age >= -TOLERANCE_NS) & (age <= settings.max_age * 1e9))
-    return usable[::-1][: settings.sweeps]
+    past, future = usable[age[usable] >= 0], usable[age[usable] < 0]
+    if len(future) and (not len(past) or -age[future[0]] <= age[past[-1]]):
+        past = np.append(past, future[0])
+    return past[::-1][: settings.sweeps]
 
 
 def join_sweeps(sweeps: Iterable[EgoSweep], stamp_ns: int, world_from_ego: Tensor) -> Tensor:

@@ -25,13 +25,14 @@ from dualview.supervision.ray_weighted import weighted_loss
 from dualview.supervision.response_distillation import ResponseConfig, response_loss
 from dualview.supervision.tig_depth import InnerDepthConfig, absolute_depth_loss, inner_depth_loss
 from dualview.supervision.tig_features import InnerFeatureConfig, inner_feature_losses
-from dualview.supervision.tig_targets import ObjectDepth
+from dualview.supervision.tig_targets import FeaturePixels, ObjectDepth
 
 
 @dataclass(frozen=True)
 class DistillationSettings:
     """Which parts are on. absolute_depth: weight of TiG-BEV's own absolute depth loss (published: 100; 0 = none,
-    for students that have a depth loss). inner_depth, inner_feature: TiG-BEV. rays: RayD3D's contrastive and
+    for students that have a depth loss). depth_pixels: which LiDAR returns a pixel of the lift takes for the two depth losses,
+    "floor" or, as published, "round" (see `FeaturePixels`). inner_depth, inner_feature: TiG-BEV. rays: RayD3D's contrastive and
     weighted distillation. response: between centre heads.
     """
 
@@ -40,6 +41,7 @@ class DistillationSettings:
     inner_feature: InnerFeatureConfig | None = None
     rays: RayConfig | None = None
     response: ResponseConfig | None = None
+    depth_pixels: FeaturePixels = "floor"
 
     def __post_init__(self) -> None:
         if self.absolute_depth < 0:

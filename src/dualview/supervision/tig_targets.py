@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dualview.networks.lift_splat import DepthBins
 from dualview.supervision.box_cells import offsets_in_boxes
 from dualview.supervision.ground_truth import GroundTruth
+
+# Which returns a feature pixel takes, as rows and columns of the image divided by the stride: "floor" those of its own patch, as
+# the lift has its rays in the patches' middles; "round" those around the patch's first corner, as published, where the lift's
+# rays begin at the image's corner (`corner_aligned`).
+FeaturePixels = Literal["floor", "round"]
 
 
 @dataclass(frozen=True)
@@ -64,19 +71,26 @@ def object_depth_of_points(
 
 
 def object_depth_of_map(
-    depth: Tensor, image_from_working: Tensor, truths: Sequence[GroundTruth], stride: int, bins: DepthBins
+    depth: Tensor,
+    image_from_working: Tensor,
+    truths: Sequence[GroundTruth],
+    stride: int,
+    bins: DepthBins,
+    pixels: FeaturePixels = "floor",
 ) -> ObjectDepth:
     """From depth maps [B, N, H, W] (m, 0 = no return) at the network's image size, as training has them.
 
-    The nearest return of each stride x stride patch is put back into the working frame (image_from_working
-    [B, N, 4, 4], which holds every augmentation) and looked for in the sample's boxes. Depths outside the bins
-    count as no return. A return in several boxes belongs to the last one.
+    The nearest return of each stride x stride patch (pixels: where the patches lie) is put back into the working
+    frame (image_from_working [B, N, 4, 4], which holds every augmentation) and looked for in the sample's boxes.
+    Depths outside the bins count as no return. A return in several boxes belongs to the last one.
     """
     batch, cameras, height, width = depth.shape
     if height % stride or width % stride:
         raise ValueError(
             f"depth map {height}x{width} can't be cut into patches of {stride}: choose the lift's own stride"
         )
+    before = stride // 2 if pixels == "round" else 0  # px by which each patch begins earlier
+    depth = functional.pad(depth, (before, -before, before, -before))
     inside = (depth >= bins.start) & (depth < bins.stop)
     patches = torch.where(inside, depth, torch.inf)
     patches = patches.view(batch, cameras, height // stride, stride, width // stride, stride).transpose(3, 4)
@@ -88,7 +102,7 @@ def object_depth_of_map(
         if not len(camera) or not len(truth.boxes):
             continue
         within = place[b, camera, row, column]
-        pixel = torch.stack([column * stride + within % stride, row * stride + within // stride], -1) + 0.5
+        pixel = torch.stack([column * stride + within % stride, row * stride + within // stride], -1) + 0.5 - before
         z = nearest[b, camera, row, column].double().unsqueeze(1)
         matrix = image_from_working[b].double()
         rays = torch.cat([pixel.double() * z, z], 1) - matrix[camera, :3, 3]

@@ -30,10 +30,10 @@ from dualview.training.frozen import freeze_detector, frozen_parts, keep_statist
 from dualview.training.lightning import lightning
 from dualview.training.losses import LossPlan
 from dualview.training.objectives import Objective
-from dualview.training.optimizer import growing_average, parameter_groups
+from dualview.training.optimizer import growing_average, parameter_groups, set_momentum
 from dualview.training.recipe import Recipe
 from dualview.training.samples import TrainingBatch
-from dualview.training.schedule import learning_rate_factor
+from dualview.training.schedule import learning_rate_factor, momentum_factor
 from dualview.training.stream_state import StreamState, from_plain, map_tensors, to_plain
 
 
@@ -197,7 +197,9 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
             )
 
     def optimizer_step(self, *arguments: Any, **named: Any) -> None:
-        """One step, then the averaged weights follow."""
+        """One step with the momentum that belongs to it, then the averaged weights follow."""
+        factor = momentum_factor(self.global_step, self.recipe.steps, self.recipe.optimizer)
+        set_momentum(self.optimizers(use_pl_optimizer=False), factor)
         super().optimizer_step(*arguments, **named)
         if self.averaged is not None:
             self.averaged.update_parameters(self.detector)

@@ -67,7 +67,8 @@ def build_image_box_objective(
             "labels_2d fine-tunes, but there is no start_from: the detector starts from random weights, which rectangles alone teach "
             "little (start_from=WEIGHTS)"
         )
-    decoder, repeats = detector.decoder, ()
+    decoder = detector.decoder
+    repeats: tuple[int, ...] = ()
     if decoder is not None:
         repeats = (recipe.losses.one_to_many,) * decoder.num_single_frame_layers
     return ImageBoxObjective(settings, detector.class_names, detector.image_size, repeats)

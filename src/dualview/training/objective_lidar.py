@@ -7,19 +7,15 @@ the two maps live here, and the teacher is in no checkpoint.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dualview.detectors.bevdet_config import BevDetConfig
-from dualview.detectors.bevformer_config import BevFormerDetectorConfig
-from dualview.detectors.config import DetectorConfig
-from dualview.detectors.detector import LiftSettings, Settings
+from dualview.detectors.detector import CameraMap, Settings
 from dualview.detectors.prediction import Prediction
 from dualview.errors import ConfigError
-from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.distillation_adapter import resample_bev
 from dualview.scene.rig import load_rig
 from dualview.supervision.distillation import (
@@ -37,33 +33,13 @@ from dualview.training.recipe import Recipe
 from dualview.training.samples import TrainingBatch
 
 
-@dataclass(frozen=True)
-class StudentMap:
-    """A student's BEV map: its grid and channels, and the lift whose depth can be supervised (None: nothing is lifted)."""
-
-    grid: BevGrid
-    channels: int
-    lift: LiftSettings | None
-
-    @staticmethod
-    def of(detector: Settings) -> StudentMap | None:
-        """None for a detector without a BEV map of cameras."""
-        if isinstance(detector, BevDetConfig):
-            return StudentMap(detector.bev.grid, detector.bev.out_channels, detector.bev)
-        if isinstance(detector, BevFormerDetectorConfig):
-            return StudentMap(detector.network.grid, detector.network.embed_dims, None)
-        if isinstance(detector, DetectorConfig) and detector.bev is not None:
-            return StudentMap(detector.bev.grid, detector.decoder.embed_dims, detector.bev)
-        return None
-
-
 class LidarObjective(Objective):
     """TiG-BEV's and RayD3D's losses of one student and one teacher."""
 
     def __init__(
         self,
         settings: DistillationSettings,
-        student: StudentMap,
+        student: CameraMap,
         teacher: LidarTeacher | None,
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
@@ -149,7 +125,9 @@ class LidarObjective(Objective):
         if not self.settings.needs_object_depth or lift is None:
             return None
         matrices = batch.inputs.image_from_working[index]
-        return object_depth_of_map(batch.depth[index], matrices, truths, lift.image_stride, lift.depth_bins)
+        return object_depth_of_map(
+            batch.depth[index], matrices, truths, lift.image_stride, lift.depth_bins, self.settings.depth_pixels
+        )
 
 
 def build_lidar_objective(
@@ -161,7 +139,7 @@ def build_lidar_objective(
     section = recipe.lidar_distillation
     if section is None:
         return None
-    settings, student = section.settings, StudentMap.of(detector)
+    settings, student = section.settings, detector.camera_map
     if student is None:
         raise ConfigError(
             f"lidar_distillation: {detector.name} has no bird's-eye-view map of cameras to teach: choose another model"
@@ -192,7 +170,7 @@ def build_lidar_objective(
 
 def _fitting(
     settings: DistillationSettings,
-    student: StudentMap,
+    student: CameraMap,
     detector: Settings,
     teacher: Settings,
     response_asked: bool,
@@ -221,7 +199,7 @@ def _fitting(
         reasons.append("the student has no centre head")
     elif ours.tasks != theirs.tasks or detector.class_names != teacher.class_names:
         reasons.append("the two centre heads have other classes or tasks")
-    if student.grid != grid:
+    if not student.grid.same_cells(grid):  # heights may differ: what is lifted isn't what LiDAR sees
         reasons.append(f"the maps are on other grids ({student.grid} and {grid})")
     if not reasons:
         return settings

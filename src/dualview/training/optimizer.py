@@ -34,6 +34,12 @@ def parameter_groups(
     return [*groups, {"params": rest, "lr": settings.learning_rate}]
 
 
+def set_momentum(optimizer: Any, factor: float) -> None:
+    """Of AdamW, in all groups: the first beta is `factor` times its default."""
+    for group in optimizer.param_groups:
+        group["betas"] = (factor * optimizer.defaults["betas"][0], group["betas"][1])
+
+
 def growing_average(decay: float) -> Any:
     """Exponential averages whose decay grows from 0.1 while few steps were made, so that random weights are
     soon forgotten.

@@ -117,7 +117,8 @@ class LossSettings:
 class OptimizerSettings:
     """AdamW. schedule "cosine": linear warm-up over `warmup_steps` from `warmup_from` of the rate, then half a cosine down
     to `final_factor` of it. "steps": the same warm-up, then a tenth of the rate at each of `decay_at` (fractions of the
-    run). "cyclic": from a tenth up to the rate at 40 % of the run, then down to `final_factor`, without warm-up.
+    run). "cyclic": from a tenth up to the rate at 40 % of the run, then down to `final_factor`, without warm-up, and AdamW's
+    first beta the other way round.
 
     backbone_factor, neck_factor, bev_factor: on the rates of the image backbone, of the feature pyramid and of the BEV
     branch. clip: largest L2 norm of the gradient. ema: decay of the averaged weights that are saved (0 = none).

@@ -1,4 +1,4 @@
-"""How the learning rate moves through a run."""
+"""How the learning rate, and with it AdamW's momentum, moves through a run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dualview.training.recipe_settings import OptimizerSettings
 _RISE = 0.4  # of a cyclic run: until here the rate rises (CenterPoint's)
 _BOTTOM = 0.1  # of the rate: where a cycle begins
 _STEP = 0.1  # factor at each step down
+_LEAST_MOMENTUM = 0.85 / 0.95  # of a cyclic run, at the peak of the rate (CenterPoint's)
 
 
 def learning_rate_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
@@ -23,6 +24,18 @@ def learning_rate_factor(step: int, steps: int, settings: OptimizerSettings) -> 
     if settings.schedule == "steps":
         return warm * _STEP ** sum(done >= place for place in settings.decay_at)
     return warm * _between(1.0, settings.final_factor, done)
+
+
+def momentum_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
+    """Factor on AdamW's first beta at `step` of `steps`: of a cyclic run it falls while the rate rises, and rises while that
+    falls, as CenterPoint is trained; of the others it is 1.
+    """
+    if settings.schedule != "cyclic":
+        return 1.0
+    done = min(step / steps, 1.0)
+    if done < _RISE:
+        return _between(1.0, _LEAST_MOMENTUM, done / _RISE)
+    return _between(_LEAST_MOMENTUM, 1.0, (done - _RISE) / (1 - _RISE))
 
 
 def _between(begin: float, end: float, done: float) -> float:

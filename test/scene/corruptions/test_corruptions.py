@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from dualview.scene.corruptions import corruption as corruption_module
 from dualview.scene.corruptions.catalogue import CORRUPTIONS, LOW_LIGHT, SEVERITIES, SNOW, MotionBlur
 from dualview.scene.corruptions.corruption import Corruption
 from dualview.scene.corruptions.fields import plasma, snow_layer, streak_kernel
@@ -310,3 +311,21 @@ def test_snow_covers_more_with_severity() -> None:
         (snow_layer((225, 400), snow, -1.5, np.random.default_rng(0)) > 0.05).mean() for snow in SNOW[:2]
     ]
     assert 0.01 < covered[0] < covered[1] < 0.9
+
+
+def test_fog_is_made_once_though_many_drives_and_cameras_come_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four slots of a training batch with seven cameras each, image by image."""
+    made = []
+
+    def counted(size, decay, random):
+        made.append(size)
+        return plasma(size, decay, random)
+
+    monkeypatch.setattr(corruption_module, "plasma", counted)
+    image = np.full((16, 24, 3), 99, np.uint8)
+    drives = [Corruption("fog", "hard", 7000 + slot) for slot in range(4)]
+    seen = [
+        [drive.image(image, camera, 7, STAMPS[step]) for drive in drives for camera in range(7)] for step in range(3)
+    ]
+    assert len(made) == 4 * 7
+    assert len({foggy.tobytes() for foggy in seen[0]}) == 4 * 7  # each camera of each drive has a fog of its own

@@ -32,6 +32,7 @@ from dualview.scene.corruptions.fields import plasma, snow_layer
 from dualview.scene.frame import SurroundFrame
 
 _FOG_SECONDS = 20  # in which fog drifts by one width of the image
+_FOGGY_DRIVES = 4  # whose fog is kept at a time: more slots of a training batch are seldom in it at once
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,25 @@ class Corruption:
         """This camera's fog at an instant: [height, width] float32 in 0..1."""
         height, width = image_size
         size = 1 << (max(height, width) - 1).bit_length()
-        field = _fog_field(self.seed, camera, size, catalogue.FOG[self.level].decay)
+        decay = catalogue.FOG[self.level].decay
+        fields = _fog_fields(self.seed, size, decay)
+        if camera not in fields:
+            fields[camera] = _fog_field(self.seed, camera, size, decay)
+        field = fields[camera]
         drift = stamp_ns * width // (_FOG_SECONDS * 10**9) % size
         return np.roll(field[:height], drift, axis=1)[:, :width]
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=_FOGGY_DRIVES)
+def _fog_fields(seed: int, size: int, decay: float) -> dict[int, np.ndarray]:
+    """The fields of one fog by camera, filled as they are made. Kept because every frame needs them again, and for all cameras
+    together, since those come in turn: a cache of fields that doesn't hold all of them never has the next one.
+    """
+    return {}
+
+
 def _fog_field(seed: int, camera: int, size: int, decay: float) -> np.ndarray:
-    """Kept because every frame of a camera needs it again; it is the same whenever it is made."""
+    """One camera's field [size, size], the same whenever it is made."""
     field = plasma(size, decay, np.random.default_rng([seed, CORRUPTIONS.index("fog"), camera]))
     field.setflags(write=False)
     return field
