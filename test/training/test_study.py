@@ -136,7 +136,7 @@ def test_a_fine_tuning_study_starts_from_a_checkpoint_and_scores_two_cities(
     weights = tmp_path / "before.safetensors"
     save_checkpoint(initial_detector(plain, plain.detector_config(), [], lambda line: None), weights)
     recipe, file = tmp_path / "small.yaml", tmp_path / "study.yaml"
-    recipe.write_text(yaml.safe_dump({**small_recipe, "steps": 2}))
+    recipe.write_text(yaml.safe_dump({**small_recipe, "augmentation": {"image": {"rotate": 0.0}}, "steps": 2}))
     rows = {"before": {}, "2d": {"data.train": []}, "joint": {}}
     content = {"recipe": str(recipe), "rows": rows, "baseline": "before", "unchanged": "before", "seeds": [0],
                "metrics": ["mAP", "source:mAP"], "evaluate": ["--pictures", "0"]}  # fmt: skip
