@@ -99,6 +99,27 @@ def test_what_cannot_move_stands_still() -> None:
     assert accelerations(NAMES)[3] == 0 and accelerations(("tram",))[0] > 0
 
 
+def test_reported_places_lie_between_what_was_detected_and_what_was_filtered() -> None:
+    """An object that stands still, detected a metre off once: the filter follows in part."""
+    world = boxes([[4020.0, 1010.0]], [[0.0, 0.0]], [0], [0.9])
+    off = boxes([[4021.0, 1010.0]], [[0.0, 0.0]], [0], [0.9])
+    places = []
+    for smoothing in (0.0, 0.5, 1.0):
+        motion = MotionFilterConfig(smoothing=smoothing)
+        config = GreedyTrackingConfig(motion=motion)
+        _, tracks, _ = followed(world, 6, [0.0, 0.0, 0.0], config)
+        detected = seen_at(off, 3.0)
+        found, following = track(tracks, detected, ego_pose(3.0), 3_000_000_000, NAMES, config)
+        assert found.boxes.track_id.tolist() == [0] and following.motion is not None
+        back = found.boxes.transformed(ego_pose(3.0).double())
+        assert float(back.center[0, 1]) == pytest.approx(1010.0, abs=1e-3)
+        places.append(float(back.center[0, 0]))
+        if not smoothing:
+            assert torch.equal(found.boxes.center, detected.center)
+    assert places[0] == pytest.approx(4021.0, abs=1e-3) and 4020.0 < places[2] < 4020.8
+    assert places[1] == pytest.approx((places[0] + places[2]) / 2, abs=1e-3)
+
+
 def test_without_a_filter_the_network_is_believed() -> None:
     world = boxes([[4020.0, 1010.0]], [[0.0, 0.0]], [0], [0.9])
     found, tracks, _ = followed(world, 2, [1.0, 0.0, 0.0], GreedyTrackingConfig(gate_scale=4.0))
@@ -136,5 +157,7 @@ def test_tracks_come_best_score_first_whatever_the_detections_scored() -> None:
 def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ValueError, match="place_error"):
         MotionFilterConfig(velocity_error=0.0)
+    with pytest.raises(ValueError, match="smoothing"):
+        MotionFilterConfig(smoothing=1.5)
     with pytest.raises(ValueError, match="persistence"):
         GreedyTrackingConfig(persistence=-1.0)

@@ -22,7 +22,7 @@ from torch import Tensor
 from dualview.detectors.box_decoding import decode_instances
 from dualview.detectors.config import DetectorConfig
 from dualview.detectors.detector import Detector, StepClock, cells_seen, seen_by_cameras
-from dualview.detectors.greedy_tracker import Tracks, track
+from dualview.detectors.greedy_tracker import Tracked, Tracks, track
 from dualview.detectors.inputs import DetectorInputs, image_colors, inputs_from_frames
 from dualview.detectors.oracle import with_oracle_inputs
 from dualview.detectors.output import BevMap, DetectorOutput, StepTimes
@@ -223,16 +223,14 @@ class DualView(Detector):
             clock.tick("bev")
             decoder = self.decode(features, bev, inputs, state.memory, center=self.find_centers(bev))
             clock.tick("decoder")
-        tracks, age, ages, followed = self._tracks(decoder, state, frame)
-        centers = tracks.transformed(
-            self.config.working_from_ego_matrix
-        ).center  # where the projections start
+        found, ages, followed = self._tracks(decoder, state, frame)
+        working = found.boxes.transformed(self.config.working_from_ego_matrix)  # where the projections start
         seen = seen_by_cameras(
-            centers, inputs.image_from_working[0].cpu(), inputs.camera_mask[0].cpu(), frame.image_size
+            working.center, inputs.image_from_working[0].cpu(), inputs.camera_mask[0].cpu(), frame.image_size
         )
         bev_map = self._bev_map(bev, inputs) if bev is not None and with_bev_map else None
         clock.tick("output")
-        output = DetectorOutput(tracks, age, seen.sum(0), bev_map, StepTimes(**clock.seconds))
+        output = DetectorOutput(found.boxes, found.age, seen.sum(0), bev_map, StepTimes(**clock.seconds))
         memory = DualMemory.joined(decoder.memory, None if bev is None else bev.history)
         return output, DetectorState(memory, ages, followed)
 
@@ -243,17 +241,17 @@ class DualView(Detector):
 
     def _tracks(
         self, decoder: DecoderOutput, state: DetectorState, frame: SurroundFrame
-    ) -> tuple[Boxes3D, Tensor, TrackAges, Tracks | None]:
-        """What is reported of a batch of one, its ages, and what the next state takes along of both."""
+    ) -> tuple[Tracked, TrackAges, Tracks | None]:
+        """What is reported of a batch of one, and what the next state takes along: ages of ids, tracks."""
         boxes, config = self._boxes(decoder), self.config
         if config.tracking is not None and state.tracks is not None:
             pose: Tensor = frame.world_from_ego_anchor
             found, tracks = track(state.tracks, boxes, pose, frame.stamp_ns, config.class_names, config.tracking)
-            return found.boxes, found.age, state.ages, tracks
+            return found, state.ages, tracks
         boxes = boxes[boxes.track_id >= 0]
         remembered = decoder.memory.instances.track_ids[0].cpu()
         ages = TrackAges(remembered, state.ages.of(remembered))
-        return boxes, state.ages.of(boxes.track_id), ages, None
+        return Tracked(boxes, state.ages.of(boxes.track_id)), ages, None
 
     def _boxes(self, decoder: DecoderOutput) -> Boxes3D:
         """Boxes of a batch of one, with the ids of their instances: ego frame, best score first, on the CPU."""

@@ -1,8 +1,9 @@
 """CenterPoint's tracker: each detection steps back along its own velocity to where it was in the last frame, and takes
 the nearest track of its class there (Yin et al. 2021, arXiv 2006.11275, section 4.1).
 
-With a motion filter the tracks step forward instead, along what their past says of their velocity, and that velocity is
-reported. A value and a function: tracks in, tracks out. Everything happens in the world frame.
+With a motion filter the tracks step forward instead, along what their past says of their velocity; that velocity is
+reported, and a place between the detected and the filtered one. A value and a function: tracks in, tracks out. Everything
+happens in the world frame.
 """
 
 from __future__ import annotations
@@ -120,7 +121,12 @@ def track(
         moves = agility[world.label] > 0
         now = observed(world.center[:, :2], world.velocity[:, :2], distance, moves, old, config.motion)
         now = now.updated(old, corrected(motion[chosen[old]], now[old]))
-        world = replace(world, velocity=torch.cat([now.velocity, world.velocity[:, 2:]], 1))
+        place = torch.lerp(world.center[:, :2], now.place, config.motion.smoothing)
+        world = replace(
+            world,
+            center=torch.cat([place, world.center[:, 2:]], 1),
+            velocity=torch.cat([now.velocity, world.velocity[:, 2:]], 1),
+        )
         motion = now.joined(motion[unseen])
     following = Tracks(
         tracks.next_track_id + int((~old).sum()),
@@ -134,6 +140,8 @@ def track(
     if config.motion is not None:
         in_ego_frame = world.transformed(invert_rigid(world_from_ego.double()))
         seen = replace(seen, velocity=in_ego_frame.velocity.to(seen.velocity.dtype))
+        if config.motion.smoothing:
+            seen = replace(seen, center=in_ego_frame.center.to(seen.center.dtype))
     order = seen.score.argsort(descending=True, stable=True)
     return Tracked(seen[order], age[order]), following
 

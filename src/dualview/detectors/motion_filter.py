@@ -26,6 +26,8 @@ class MotionFilterConfig:
     """Standard deviations of a detection: place_error (m) near the vehicle, and so much more per metre of distance;
     velocity_error (m/s) of the velocity that the network gives at first, velocity_error_again of those that it gives of the same
     object later, which weigh less because a network that is wrong once is wrong again. agility: factor on all `ACCELERATIONS`.
+    smoothing: share of the filtered place in the one that is reported (0: where it was detected). Errors of a network aren't independent
+    from frame to frame, as the filter takes them to be, so half of each is better than either.
     """
 
     place_error: float = 0.3
@@ -33,10 +35,13 @@ class MotionFilterConfig:
     velocity_error: float = 2.0
     velocity_error_again: float = 3.5
     agility: float = 1.0
+    smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.place_error, self.velocity_error, self.velocity_error_again) <= 0 or min(self.place_error_per_meter, self.agility) < 0:
             raise ValueError(f"{self}: the errors must be above 0, place_error_per_meter and agility not below")
+        if not 0.0 <= self.smoothing <= 1.0:
+            raise ValueError(f"tracking.motion.smoothing {self.smoothing} must lie in 0..1")
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def _tiny() -> DetectorConfig:
             anchor_encoder=AnchorEncoderConfig((64, 16, 16, 32)),
             duplicate_distance=0.9,
         ),
-        tracking=GreedyTrackingConfig(gate_scale=1.5, max_coast=2.1, motion=MotionFilterConfig(), persistence=4.0),
+        tracking=GreedyTrackingConfig(gate_scale=1.5, max_coast=2.1, motion=MotionFilterConfig(smoothing=0.5), persistence=4.0),
         camera_names=NUSCENES_CAMERAS,
     )
 
