@@ -141,6 +141,8 @@ def test_recordings_without_labels_are_named_and_the_others_scored(world, tmp_pa
         ("distance_thresholds: [0.5, 1]", "true_positive_threshold 2 must be one of"),
         ("max_boxes: none", "max_boxes must be a whole number"),
         ("undefined_errors: {car: [speed]}", "undefined_errors.car"),
+        ("constant_errors: {speed_err: 1.0}", "constant_errors must map some of trans_err"),
+        ("class_map: {car: 3}", "class_map must map names of classes"),
         ("class_range: {car: 50}", "unknown class_range"),
         ("", "must hold keys"),
         ("a: [", "not valid YAML"),

@@ -56,6 +56,8 @@ def test_metrics_hold_what_is_promised_and_are_json(scored, tmp_path):
     assert (
         read["per_class"]["traffic_cone"]["AVE"] is None and "AMOTA" not in read["per_class"]["traffic_cone"]
     )
+    near = read["per_range"]["0-15m"]
+    assert near["per_class"]["car"].keys() >= {"ap_2m", "ATE", "AOE", "AVE", "AMOTA", "IDS"} and "AMOTA" in near
     assert read["mAP"] == pytest.approx(sum(c["ap"] for c in read["per_class"].values()) / 10)
     assert read["weights"] == ["test weights"] and read["frames_dropped"] == {"no transform": 2}
     assert isinstance(read["IDS"], int) and read["latency_ms"]["network"]["p50"] == 2.0

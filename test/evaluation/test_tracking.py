@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from evaluation_drives import drive, with_predictions
+from evaluation_drives import EGO, drive, with_predictions
 
 from dualview.evaluation.protocol import Protocol
-from dualview.evaluation.tracking import score_tracks
+from dualview.evaluation.tracking import score_tracks, score_tracks_by_range
 
 PROTOCOL = Protocol()
 FRAMES = 8
@@ -52,6 +52,20 @@ def test_nothing_predicted_is_all_missed():
     scores = score_tracks(with_predictions(drive(frames=FRAMES), lambda boxes, _: boxes[:0]), PROTOCOL)
     assert scores.summary["amota"] == 0.0 and scores.summary["amotp"] == 2.0
     assert scores.classes["car"]["fn"] == 2 * FRAMES
+
+
+def test_ranges_hold_the_parts_of_tracks_that_lie_in_them():
+    keyframes = drive(frames=FRAMES)
+    everything = replace(PROTOCOL, range_bins=((0.0, 1000.0), (1000.0, 2000.0)))
+    (whole,) = score_tracks_by_range(keyframes, everything).values()  # nothing is as far as the second
+    assert whole.summary == pytest.approx(score_tracks(keyframes, PROTOCOL).summary, nan_ok=True)
+
+    def lost_far_away(boxes, frame):
+        return boxes[(boxes.center - torch.as_tensor(EGO))[:, :2].norm(dim=1) < 15.0]
+
+    bins = score_tracks_by_range(with_predictions(keyframes, lost_far_away), PROTOCOL)
+    assert bins["0-15m"].summary["amota"] == pytest.approx(1.0)
+    assert len(bins) > 1 and all(bins[name].summary["amota"] == 0.0 for name in bins if name != "0-15m")
 
 
 def test_no_labels_at_all_is_not_a_number():

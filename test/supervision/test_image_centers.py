@@ -66,6 +66,15 @@ def test_the_seen_heading_doesnt_change_when_the_scene_turns_about_the_camera() 
     assert torch.allclose(before, after, atol=1e-5)
 
 
+def test_a_scaled_scene_has_the_same_targets() -> None:
+    """BEV augmentation scales boxes and matrices; what a camera sees, in its own metres, stays."""
+    scale = 1.05
+    scaled = CAMERAS.clone()
+    scaled[..., :3, :3] /= scale
+    larger = (*(scale * value for value in CAR[:6]), *CAR[6:])
+    assert torch.allclose(targets(larger, labels=(1,), cameras=scaled).numbers, targets(CAR, labels=(1,)).numbers, atol=1e-5)
+
+
 def test_what_no_image_holds_has_no_target() -> None:
     assert len(targets(CAR, labels=(0,), mask=torch.tensor([[False, True]])).cell) == 0
     assert len(targets((1.0, 30.0, 0.8, *CAR[3:]), labels=(0,)).cell) == 0  # beside both images

@@ -1,5 +1,5 @@
-"""Two steps of a recipe, without dropout and with fixed batch statistics; the gradients go to a file. Run by
-test_distributed.py.
+"""Steps of a recipe, without dropout and with fixed batch statistics; the gradients go to a file. Run by
+test_distributed.py. With "poison" in the place of the file, the second process's second batch isn't of numbers (test_faults.py).
 """
 
 import sys
@@ -33,12 +33,18 @@ class Gradients(lightning().Callback):
             torch.save(self.steps, self.path)
 
 
+class PoisonedProcess(lightning().Callback):
+    def on_train_batch_start(self, trainer, module, batch, index) -> None:
+        if trainer.global_rank == 1 and module.batches_seen == 1:
+            batch.inputs.intrinsics[:] = float("nan")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     recipe, folder, path, *changes = sys.argv[1:]
     train(
         load_recipe(recipe, parse_changes(changes)),
         Path(folder),
-        callbacks=(Gradients(Path(path)),),
+        callbacks=(PoisonedProcess() if path == "poison" else Gradients(Path(path)),),
         progress_bar=False,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from small_world import CLASSES, SIZE, START_NS, annotations_at, objects
 
 from dualview.errors import BagError, ConfigError
@@ -174,6 +175,23 @@ def test_anchors_lie_where_boxes_are(summaries, tmp_path) -> None:
         load_anchors(tmp_path / "a.npy", 30)
     few = kmeans_anchors(boxes[:5], 12)
     assert few.shape == (12, 11) and few.isfinite().all()
+
+
+def test_the_command_makes_the_anchors_that_a_recipe_means(small_recipe, summaries, tmp_path, capsys) -> None:
+    from dualview.cli import main
+    from dualview.training.recipe import recipe_from_dict
+    from dualview.training.trainer import initial_detector
+
+    recipe, file, out = recipe_from_dict(small_recipe), tmp_path / "recipe.yaml", tmp_path / "anchors.npy"
+    assert recipe.augmentation.bev is not None and recipe.augmentation.bev.flip_x, "anchors count mirrored boxes too"
+    file.write_text(yaml.safe_dump(small_recipe))
+    assert main(["anchors", str(file), "--out", str(out)]) == 0
+    detector = initial_detector(recipe, recipe.detector_config(), summaries, lambda line: None)
+    count = len(detector.decoder.initial_anchors)
+    assert torch.equal(load_anchors(out, count), detector.decoder.initial_anchors.detach())
+    file.write_text(yaml.safe_dump({"model": "bevdet-tiny", "data": small_recipe["data"]}))
+    assert main(["anchors", str(file), "--out", str(out)]) == 1
+    assert "bevdet-tiny has no decoder" in capsys.readouterr().err
 
 
 def test_a_damaged_drive_and_a_wrong_pattern_are_named(summaries, tmp_path) -> None:

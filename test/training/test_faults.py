@@ -3,20 +3,24 @@
 import errno
 import re
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
+from test_resume import environment
 
 import dualview
 from dualview.errors import BagError
 from dualview.training.bag_index import IndexSettings, find_recordings, index_recordings
-from dualview.training.callbacks import CheckpointError
 from dualview.training.lightning import lightning
 from dualview.training.module import TrainingDivergedError
 from dualview.training.recipe import recipe_from_dict
 from dualview.training.trainer import train
+from dualview.training.write_errors import CheckpointError
 
 
 class PoisonedBatch(lightning().Callback):
@@ -82,6 +86,48 @@ def test_a_full_disk_leaves_the_former_checkpoint_whole(small_recipe, tmp_path) 
     assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 3
     assert dualview.load(folder / "weights.safetensors", device="cpu").config.image_size == (64, 96)
     assert train(recipe, folder, resume=True, progress_bar=False).steps == 9
+
+
+class FullDisk(lightning().Callback):
+    """From step 4 on, nothing can be written into the run's folder any more, the log's next line first of all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_start(self, trainer, module, batch, index) -> None:
+        if trainer.global_step == 4:
+            size = (self.folder / "losses.csv").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 40, resource.RLIM_INFINITY))
+
+
+def test_a_full_disk_at_the_log_ends_the_run_with_a_sentence(small_recipe, tmp_path, capsys) -> None:
+    from dualview.cli import main
+
+    recipe = recipe_from_dict({**small_recipe, "steps": 9, "checkpoint_every": 3})
+    folder = tmp_path / "run"
+    try:
+        with pytest.raises(CheckpointError, match=r"can't write to .*run: .*last checkpoint is untouched: make room"):
+            train(recipe, folder, callbacks=(FullDisk(folder),), progress_bar=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    # what its message says to do: the recipe that it wrote, another place for the drives, and go on
+    changes = [f"data.cache={tmp_path / 'elsewhere'}", "--out", str(folder), "--resume", "--quiet"]
+    assert main(["train", str(folder / "recipe.yaml"), *changes]) == 0
+    lines = (folder / "losses.csv").read_text().splitlines()
+    assert [int(line.split(",")[0]) for line in lines[1:]] == list(range(1, 10))
+
+
+def test_what_goes_wrong_in_another_process_is_named(small_recipe, tmp_path) -> None:
+    """The second process alone sees numbers that aren't; what the first one prints names that batch."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({**small_recipe, "steps": 2, "batch_size": 1, "devices": 2}))
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("ddp_run.py")), str(recipe), str(tmp_path / "run"), "poison"],
+        env=environment(), capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"step 1: not finite: .* of .*slot 1.*passed over", done.stdout), done.stdout
+    assert "finite losses, but" not in done.stdout
 
 
 def test_a_full_disk_while_indexing_is_said_so(drives, small_recipe, tmp_path, monkeypatch) -> None:

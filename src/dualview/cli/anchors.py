@@ -22,16 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Collect boxes, cluster, write."""
     from dualview.errors import ConfigError
-    from dualview.training.anchors import kmeans_anchors, save_anchors, training_boxes
+    from dualview.training.anchors import clustered_anchors, save_anchors
     from dualview.training.data_module import prepare_drives
 
     recipe = recipe_from(arguments)
     config = recipe.detector_config()
-    boxes = training_boxes(prepare_drives(recipe, config, print), recipe.data)
-    if not len(boxes):
-        raise ConfigError("the recordings hold no box that counts: check data.max_range and min_lidar_points")
-    count = arguments.count or config.decoder.num_anchors
-    reach = config.decoder.anchor_range
-    save_anchors(kmeans_anchors(boxes, count, recipe.seed, spiral_range=reach), arguments.out)
-    print(f"{count} anchors from {len(boxes)} boxes: {arguments.out}")
+    decoder = config.decoder
+    if decoder is None:
+        raise ConfigError(f"{config.name} has no decoder whose instances begin at anchors: choose a recipe of a DualView or Sparse4D")
+    count = arguments.count or decoder.num_anchors
+    anchors, boxes = clustered_anchors(recipe, prepare_drives(recipe, config, print), count, decoder.anchor_range)
+    save_anchors(anchors, arguments.out)
+    print(f"{count} anchors from {boxes} boxes: {arguments.out}")
     return 0

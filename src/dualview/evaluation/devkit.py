@@ -6,6 +6,7 @@ tables are involved. It is installed without its dependency pins, which ask for 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,9 +77,12 @@ def detection_boxes(keyframes: Sequence[Keyframe], protocol: Protocol) -> tuple[
     return truth, predicted
 
 
-def tracking_boxes(keyframes: Sequence[Keyframe], protocol: Protocol) -> tuple[dict, dict]:
+def tracking_boxes(
+    keyframes: Sequence[Keyframe], protocol: Protocol, distances: tuple[float, float] = (0.0, math.inf)
+) -> tuple[dict, dict]:
     """(labels, predictions) as {drive: {stamp: [TrackingBox]}}, as the devkit's `create_tracks` makes them: filtered like detections,
-    each track's score the mean of its boxes' scores, holes inside a track interpolated. A `TrackingConfig` must have been made."""
+    each track's score the mean of its boxes' scores, holes inside a track interpolated. distances: only boxes so far from the vehicle (m,
+    from the first on, below the second). A `TrackingConfig` must have been made."""
     tracks: tuple[dict, dict] = (
         defaultdict(lambda: defaultdict(list)),
         defaultdict(lambda: defaultdict(list)),
@@ -91,6 +95,7 @@ def tracking_boxes(keyframes: Sequence[Keyframe], protocol: Protocol) -> tuple[d
                 )
                 for b in boxes
                 if b.identity != "-1"  # a detection without identity is no track
+                and distances[0] <= math.hypot(*b.geometry["ego_translation"][:2]) < distances[1]
             ]
     labels, predictions = tracks
     for drive in predictions.values():

@@ -14,7 +14,7 @@ from dualview.evaluation.keyframes import Keyframe
 from dualview.evaluation.matching import match_keyframes
 from dualview.evaluation.protocol import Protocol
 from dualview.evaluation.run import Drive, percentiles
-from dualview.evaluation.tracking import COUNTS, TrackingScores, score_tracks
+from dualview.evaluation.tracking import COUNTS, TrackingScores, score_tracks, score_tracks_by_range
 
 _TRACKING_NAMES = {
     "amota": "AMOTA", "amotp": "AMOTP", "mota": "MOTA", "motp": "MOTP", "recall": "recall", "ids": "IDS", "frag": "FRAG",
@@ -48,17 +48,18 @@ def compute_metrics(
         return _jsonable(metrics), None
     detection = score_detections(keyframes, protocol)
     tracking = score_tracks(keyframes, protocol)
+    tracking_bins = score_tracks_by_range(keyframes, protocol)
     depth = depth_errors(match_keyframes(keyframes, protocol), protocol)
     metrics |= {
         "keyframes": len(keyframes),
         "keyframes_without_output": sum(k.prediction is None for k in keyframes),
         **_detection_summary(detection),
         "present": _present(detection),
-        **{name: _count(key, tracking.summary[key]) for key, name in _TRACKING_NAMES.items()},
+        **_tracks(tracking.summary),
         "depth_error": _depth(depth.overall),
         "per_class": _per_class(detection, tracking, depth),
         "per_range": {
-            name: _range(scores, depth.bins[name], depth.bin_classes[name])
+            name: _range(scores, tracking_bins.get(name), depth.bins[name], depth.bin_classes[name])
             for name, scores in score_by_range(keyframes, protocol).items()
         },
         "worst_id_switches": [asdict(switch) for switch in tracking.switches[:WORST_SWITCHES]],
@@ -97,19 +98,23 @@ def _per_class(
             "depth_error": _depth(depth.classes[name]),
         }
     for name, values in tracking.classes.items():
-        ours = {title: _count(key, values[key]) for key, title in _TRACKING_NAMES.items()}
-        classes.setdefault(name, {}).update(ours)
+        classes.setdefault(name, {}).update(_tracks(values))
     return classes
 
 
-def _range(scores: DetectionScores, depth: DepthError, classes: Mapping[str, DepthError]) -> dict[str, Any]:
+def _range(
+    scores: DetectionScores, tracking: TrackingScores | None, depth: DepthError, classes: Mapping[str, DepthError]
+) -> dict[str, Any]:
     """One distance bin: its summary, and each class that has labels in it."""
+    tracks = {} if tracking is None else tracking.classes
     return {
         **_detection_summary(scores),
+        **({} if tracking is None else _tracks(tracking.summary)),
         "labels": sum(c.label_count for c in scores.classes.values()),
         "depth_error": _depth(depth),
         "per_class": {
-            name: {"labels": c.label_count, **_precision(c), "depth_error": _depth(classes[name])}
+            name: {"labels": c.label_count, **_precision(c), **c.errors, "depth_error": _depth(classes[name])}
+            | (_tracks(tracks[name]) if name in tracks else {})
             for name, c in scores.classes.items()
         },
     }
@@ -126,6 +131,11 @@ def _depth(error: DepthError) -> dict[str, float | int]:
     return {
         "mean_abs_m": error.absolute, "mean_rel": error.relative, "bias_m": error.bias, "matches": error.matches,
     }  # fmt: skip
+
+
+def _tracks(values: Mapping[str, float]) -> dict[str, float | int]:
+    """The devkit's tracking metrics by their names in metrics.json."""
+    return {title: _count(key, values[key]) for key, title in _TRACKING_NAMES.items()}
 
 
 def _count(key: str, value: float) -> float | int:

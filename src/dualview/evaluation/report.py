@@ -98,10 +98,12 @@ def _ranges(metrics: Mapping[str, Any], protocol: Protocol) -> str:
              "(near edge included, far edge not); a class counts up to its own range only "
              f"({', '.join(f'{n} {r:g} m' for n, r in protocol.class_ranges.items())}). A prediction that lies in another bin than "
              "its label is a false alarm in the one and a miss in the other, so the bins together score lower than the whole. mAP, NDS and "
-             "errors are over the classes with labels in the bin, unlike the summary above.", "",
-             "| range | labels | mAP | NDS | mATE m | mAOE rad | mAVE m/s |", "|---|---|---|---|---|---|---|"]  # fmt: skip
+             "errors are over the classes with labels in the bin, unlike the summary above. Of tracks, the parts in the bin count.", "",
+             "| range | labels | mAP | NDS | mATE m | mAOE rad | mAVE m/s | AMOTA | MOTA | id switches |",
+             "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for name, values in bins.items():
-        cells = [str(values["labels"]), *(_number(values[k]) for k in ("mAP", "NDS", "mATE", "mAOE", "mAVE"))]
+        names = ("mAP", "NDS", "mATE", "mAOE", "mAVE", "AMOTA", "MOTA")
+        cells = [str(values["labels"]), *(_number(values.get(k)) for k in names), _number(values.get("IDS"), 0)]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", f"AP at {distance} m by class and distance (labels):", ""]
     lines += _table(["class", *bins], [

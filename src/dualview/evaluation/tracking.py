@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,10 +46,24 @@ def tracking_config(protocol: Protocol) -> devkit.TrackingConfig:
     )  # fmt: skip
 
 
-def score_tracks(keyframes: Sequence[Keyframe], protocol: Protocol) -> TrackingScores:
-    """Tracking scores of all drives together, by the algorithms of `TrackingEval.evaluate`."""
+def score_tracks_by_range(keyframes: Sequence[Keyframe], protocol: Protocol) -> dict[str, TrackingScores]:
+    """The same scores for each of the protocol's distance bins apart ("0-15m"): of the parts of tracks that lie in it. Bins without
+    labels are left out."""
+    scores = {}
+    for near, far in protocol.range_bins:
+        found = score_tracks(keyframes, protocol, (near, far))
+        if not math.isnan(found.summary["amota"]):
+            scores[f"{near:g}-{far:g}m"] = found
+    return scores
+
+
+def score_tracks(
+    keyframes: Sequence[Keyframe], protocol: Protocol, distances: tuple[float, float] = (0.0, math.inf)
+) -> TrackingScores:
+    """Tracking scores of all drives together, by the algorithms of `TrackingEval.evaluate`; distances: only what is so far from the
+    vehicle (m)."""
     config = tracking_config(protocol)
-    labels, predictions = devkit.tracking_boxes(keyframes, protocol)
+    labels, predictions = devkit.tracking_boxes(keyframes, protocol, distances)
     metrics = devkit.TrackingMetrics(config)
     switches: list[IdSwitch] = []
     for name in config.class_names:

@@ -79,6 +79,7 @@ def image_center_targets(
         located, _ = project_to_images(boxes[None, :, None, :3], matrices[b][None], image_size)
         place = located[0, :, :, 0] * boxes.new_tensor([width, height])  # [V, M, 2] cells
         inside = (place >= 0).all(-1) & (place < place.new_tensor([width, height])).all(-1)
+        scales = matrices[b, :, 2, :3].norm(dim=-1)  # [V] camera's metres in one of the working frame, which may be scaled
         origins = -torch.linalg.solve(matrices[b, :, :3, :3], matrices[b, :, :3, 3])  # [V, 3] where the cameras are
         for v, m in (inside & projected.valid & masks[b].unsqueeze(1)).nonzero().tolist():
             column, row = (int(value) for value in place[v, m].floor())
@@ -86,15 +87,15 @@ def image_center_targets(
             radius = int(max(gaussian_radius(x_max - x_min, y_max - y_min, MIN_OVERLAP), 1.0))
             splat(heatmap[b, v, int(labels[m])], column, row, radius)
             cells.append(torch.tensor([((b * cameras + v) * height + row) * width + column]))
-            numbers.append(_numbers(boxes[m], place[v, m], projected.depth[v, m], origins[v]))
+            numbers.append(_numbers(boxes[m], place[v, m], projected.depth[v, m], origins[v], scales[v]))
     return ImageCenterTargets(heatmap.to(device), torch.cat(cells).to(device), torch.cat(numbers).to(device))
 
 
-def _numbers(box: Tensor, place: Tensor, depth: Tensor, camera: Tensor) -> Tensor:
-    """The numbers [1, 8] of one box [9] at `place` [2] (cells) of the image of a camera at [3] (m)."""
+def _numbers(box: Tensor, place: Tensor, depth: Tensor, camera: Tensor, scale: Tensor) -> Tensor:
+    """The numbers [1, 8] of one box [9] at `place` [2] (cells) of the image of a camera at [3] (m), in the camera's metres."""
     ray = box[:2] - camera[:2]
     seen = box[6] - torch.atan2(ray[1], ray[0])
-    known = [place - place.floor(), depth.log()[None], box[3:6].log(), torch.stack([seen.sin(), seen.cos()])]
+    known = [place - place.floor(), depth.log()[None], (scale * box[3:6]).log(), torch.stack([seen.sin(), seen.cos()])]
     return torch.cat(known)[None]
 
 

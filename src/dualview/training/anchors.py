@@ -14,6 +14,7 @@ from torch import Tensor
 from dualview.errors import ConfigError
 from dualview.networks.box_state import CENTER, COS_YAW, LOG_SIZE, STATE_SIZE, spiral_anchors
 from dualview.training.drive_store import Drive, DriveSummary
+from dualview.training.recipe import Recipe
 from dualview.training.recipe_settings import DataSettings
 
 _MOST_BOXES = 60_000  # a random part of more boxes gives the same clusters in less time
@@ -30,6 +31,27 @@ def training_boxes(drives: Sequence[DriveSummary], data: DataSettings) -> np.nda
         kept = boxes[counted & near]
         parts.append(torch.cat([kept.center, kept.size], 1).numpy())
     return np.concatenate(parts) if parts else np.zeros((0, 6), np.float32)
+
+
+def clustered_anchors(
+    recipe: Recipe, drives: list[DriveSummary], count: int, spiral_range: float
+) -> tuple[Tensor, int]:
+    """(anchors [count, 11], the number of boxes that they were made of): what a recipe's "k-means" means. Raises ConfigError if
+    the drives have no boxes that count.
+    """
+    with_boxes = [drive for drive in drives if not drive.only_2d]
+    if not with_boxes:
+        raise ConfigError(
+            "2D labels alone don't say where anchors begin: set start_from to a trained checkpoint, or anchors to 'preset' or a file"
+        )
+    boxes = training_boxes(with_boxes, recipe.data)
+    if not len(boxes):
+        raise ConfigError(
+            "the training drives hold no box that counts: check data.max_range and min_lidar_points"
+        )
+    bev = recipe.augmentation.bev
+    mirrored = bev is not None and bev.flip_x and bev.flip_y
+    return kmeans_anchors(boxes, count, recipe.seed, mirrored, spiral_range), len(boxes)
 
 
 def kmeans_anchors(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import errno
 import os
 import time
 from pathlib import Path
@@ -18,20 +17,17 @@ from dualview.training.lightning import lightning
 from dualview.training.map_colors import colors_of_batch
 from dualview.training.recipe import Recipe
 from dualview.training.samples import TrainingBatch
+from dualview.training.write_errors import CheckpointError, reason_not_written
 
 LAST = "last.ckpt"
 WEIGHTS = "weights.safetensors"
 
 
-class CheckpointError(DualViewError):
-    """A checkpoint can't be written."""
-
-
 class LossLog(lightning().Callback):  # type: ignore[misc]
     """`losses.csv`: one line every `log_every` steps, flushed at once, and the same numbers for TensorBoard.
 
-    A run that goes on keeps the lines up to its checkpoint and drops the later ones, which it will write
-    again.
+    Losses are those of the first process's last batch. A run that goes on keeps the lines up to its checkpoint and
+    drops the later ones, which it will write again.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -47,7 +43,8 @@ class LossLog(lightning().Callback):  # type: ignore[misc]
             with self._path.open(newline="") as file:
                 rows = list(csv.DictReader(file))
             self._columns = list(rows[0]) if rows else []
-            kept = [row for row in rows if row.get("step") and int(row["step"]) <= trainer.global_step]
+            whole = [row for row in rows if None not in row.values()]  # a full disk cuts off the last one
+            kept = [row for row in whole if row.get("step") and int(row["step"]) <= trainer.global_step]
             self._write_all(kept)
 
     def on_train_batch_end(self, trainer: Any, module: Any, *unused: Any) -> None:
@@ -165,13 +162,10 @@ def _named_write_errors(folder: Path, step: int, temporaries: tuple[Path, ...]) 
             temporary.unlink(missing_ok=True)
         if isinstance(error, DualViewError):
             raise
-        # torch's and safetensors' writers wrap the operating system's error in their own
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        writing = isinstance(error, OSError) or full or "write" in str(error).lower()
-        if not writing:
+        reason = reason_not_written(error)
+        if reason is None and not isinstance(error, OSError) and "write" not in str(error).lower():
             raise
-        reason = "the disk is full" if full else str(error)
         raise CheckpointError(
-            f"the checkpoint of step {step} can't be written to {folder}: {reason}. The former checkpoint is untouched: make room and go "
-            "on with --resume"
+            f"the checkpoint of step {step} can't be written to {folder}: {reason or error}. The former checkpoint is untouched: "
+            "make room and go on with --resume"
         ) from error

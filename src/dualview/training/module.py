@@ -184,9 +184,8 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
             parameter.grad = None
         self._restore_buffers()
         self.bad_steps += 1
-        named = "; ".join(self._bad_batches) or "finite losses, but a gradient that isn't, of " + "; ".join(
-            self._sources
-        )
+        bad, sources = self._of_all_processes(self._bad_batches), self._of_all_processes(self._sources)
+        named = "; ".join(bad) or "finite losses, but a gradient that isn't, of " + "; ".join(sources)
         self._sources, self._bad_batches = [], []
         message = f"step {self.global_step}: not finite: {named}. The step is passed over"
         self.print(message)
@@ -195,6 +194,14 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
                 f"{self.bad_steps} steps weren't finite, more than max_bad_steps {self.recipe.max_bad_steps}; the last was {message}. "
                 "Lower optimizer.learning_rate or optimizer.clip, or look at the recordings named"
             )
+
+    def _of_all_processes(self, lines: list[str]) -> list[str]:
+        """The lines of every process, which all must ask for at the same time; gradients are the same in all."""
+        if self.trainer.world_size == 1:
+            return lines
+        found: list[list[str]] = [[] for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(found, lines)
+        return [line for own in found for line in own]
 
     def optimizer_step(self, *arguments: Any, **named: Any) -> None:
         """One step with the momentum that belongs to it, then the averaged weights follow."""

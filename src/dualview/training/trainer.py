@@ -23,7 +23,7 @@ from dualview.detectors.checkpoint import (
 )
 from dualview.detectors.detector import Detector, Settings
 from dualview.errors import ConfigError
-from dualview.training.anchors import kmeans_anchors, load_anchors, training_boxes
+from dualview.training.anchors import clustered_anchors, load_anchors
 from dualview.training.callbacks import LAST, WEIGHTS, Checkpoints, LossLog
 from dualview.training.data_module import StreamingData
 from dualview.training.drive_store import DriveSummary
@@ -35,6 +35,7 @@ from dualview.training.module import DetectorTraining
 from dualview.training.objectives import build_objectives, joined_needs
 from dualview.training.pictures import Pictures
 from dualview.training.recipe import Recipe, recipe_from_dict, recipe_to_dict
+from dualview.training.write_errors import named_write_errors
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,9 @@ def train(
     labelled = sum(int(drive.labelled.sum()) for drive in drives)
     tell(f"{len(drives)} drives, {labelled} labelled frames")
     detector = initial_detector(recipe, config, drives, tell)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
+    with named_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     if not resume and (folder / "losses.csv").exists():
         (folder / "losses.csv").unlink()
     freeze_detector(detector, recipe)
@@ -82,7 +84,7 @@ def train(
     module = DetectorTraining(recipe, detector, objectives)
     data = StreamingData(recipe, config, drives, needs)
     trainer = make_trainer(recipe, folder, config, callbacks, progress_bar)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), named_write_errors(folder):
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings(
             "ignore", message=".*number of training batches.*smaller than the logging interval.*"
@@ -120,21 +122,10 @@ def _anchors(
         return None
     if recipe.anchors != "k-means":
         return load_anchors(Path(recipe.anchors).expanduser(), count)
-    bev = recipe.augmentation.bev
-    mirrored = bev is not None and bev.flip_x and bev.flip_y
-    with_boxes = [drive for drive in drives if not drive.only_2d]
-    if not with_boxes:
-        raise ConfigError(
-            "2D labels alone don't say where anchors begin: set start_from to a trained checkpoint, or anchors to 'preset' or a file"
-        )
-    boxes = training_boxes(with_boxes, recipe.data)
-    if not len(boxes):
-        raise ConfigError(
-            "the training drives hold no box that counts: check data.max_range and min_lidar_points"
-        )
     assert config.decoder is not None
-    tell(f"{count} anchors from {len(boxes)} boxes")
-    return kmeans_anchors(boxes, count, recipe.seed, mirrored, config.decoder.anchor_range)
+    anchors, boxes = clustered_anchors(recipe, drives, count, config.decoder.anchor_range)
+    tell(f"{count} anchors from {boxes} boxes")
+    return anchors
 
 
 def _with_fresh(weights: dict[str, Tensor], detector: Detector, fresh: tuple[str, ...]) -> dict[str, Tensor]:
@@ -213,15 +204,21 @@ def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:
         return
     if not last.exists():
         raise ConfigError(f"{folder} holds no {LAST} to go on from: leave out --resume to begin")
-    before = _completed(yaml.safe_load(written.read_text())) if written.is_file() else {}
-    now = yaml.safe_load(yaml.safe_dump(recipe_to_dict(recipe)))
+    before = _without_place(_completed(yaml.safe_load(written.read_text())) if written.is_file() else {})
+    now = _without_place(yaml.safe_load(yaml.safe_dump(recipe_to_dict(recipe))))
     free = {"log_every", "picture_every", "checkpoint_every", "keep_every", "max_bad_steps"}
     changed = [k for k in now if k in before and k not in free and before[k] != now[k]]
     if changed:
         raise ConfigError(
             f"the recipe differs from the one that {folder} began with in {', '.join(changed)}: a run goes on with its own recipe "
-            f"(dualview train {written} --resume), or begins anew from its weights (start_from)"
+            f"(dualview train {written} --out {folder} --resume), or begins anew from its weights (start_from)"
         )
+
+
+def _without_place(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without what says where and by how many processes its drives are kept and read, which changes no number."""
+    data = {key: value for key, value in (recipe.get("data") or {}).items() if key not in ("cache", "workers")}
+    return {**recipe, "data": data} if "data" in recipe else recipe
 
 
 def _completed(written: dict[str, Any]) -> dict[str, Any]:
