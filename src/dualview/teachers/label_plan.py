@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from dualview.scene.frame import Annotations
 from dualview.scene.keyframes import Keyframes
 from dualview.scene.offline import iterate_frames
 from dualview.scene.rig import Rig
+from dualview.scene.rig_hash import rig_hash
 from dualview.teachers.label_settings import LabelSettings
 from dualview.teachers.label_store import DRIVE_FILE
 
@@ -109,9 +109,7 @@ def rig_key(rig: Rig) -> str:
     """A hash of all of a rig that labels depend on: cameras, frames, times and topics, but neither its name nor the
     classes that detectors learn.
     """
-    kept = replace(rig, name="", class_names=None, odometry_topic=None, annotations_2d_topic=None)
-    text = json.dumps(asdict(kept), sort_keys=True, default=lambda array: array.tolist())
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return rig_hash(replace(rig, class_names=None))
 
 
 def is_finished(target: Path, recording: Path, rig: Rig) -> bool:

@@ -4,12 +4,11 @@ list; a killed run goes on with the recordings that are still missing.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from glob import glob
@@ -29,7 +28,9 @@ from dualview.scene.keyframes import Keyframes
 from dualview.scene.messages import AssemblerFeed, stamp_ns
 from dualview.scene.preprocess import ImagePreprocessor
 from dualview.scene.rig import Rig
-from dualview.training.drive_store import FORMAT, DriveSummary, read_summary
+from dualview.scene.rig_hash import rig_hash
+from dualview.training.array_file import DiskFullError, GrowingArray, write_error
+from dualview.training.drive_store import FORMAT, DriveSummary, drive_lock, read_summary
 from dualview.training.lidar_depth import SweepBuffer, project_sweeps
 from dualview.training.lidar_store import has_sweeps, store_sweeps
 
@@ -86,7 +87,7 @@ def index_recordings(
     tell: Callable[[str], None] = lambda line: None,
     with_sweeps: bool = False,
 ) -> list[DriveSummary]:
-    """The drives of `recordings`, those that aren't on disk yet built now.
+    """The drives of `recordings`, those that aren't on disk yet built now; of several runs at once, one builds each drive.
 
     broken "stop": a recording that can't be read raises BagError, with a sentence; "skip": `tell` gets the
     sentence and the others go on. with_sweeps: LiDAR sweeps are stored
@@ -95,16 +96,8 @@ def index_recordings(
     drives = []
     for number, path in enumerate(recordings, 1):
         try:
-            folder = cache / drive_key(path, rig, settings)
-            summary = read_summary(folder)
-            if summary is None:
-                summary = build_drive(path, rig, settings, folder)
-                tell(
-                    f"[{number}/{len(recordings)}] {path.name}: {len(summary)} frames, {int(summary.labelled.sum())} labelled"
-                )
-            if with_sweeps and not has_sweeps(folder):
-                tell(f"[{number}/{len(recordings)}] {path.name}: {store_sweeps(path, rig, folder)} LiDAR sweeps")
-            drives.append(summary)
+            folder, name = cache / drive_key(path, rig, settings), f"[{number}/{len(recordings)}] {path.name}"
+            drives.append(_stored_drive(path, rig, settings, folder, with_sweeps, tell, name))
         except DualViewError as error:
             if broken != "skip" or isinstance(error, DiskFullError):
                 raise
@@ -112,26 +105,49 @@ def index_recordings(
     return drives
 
 
-class DiskFullError(BagError):
-    """There is no room for what has to be written."""
+def _stored_drive(
+    path: Path,
+    rig: Rig,
+    settings: IndexSettings,
+    folder: Path,
+    with_sweeps: bool,
+    tell: Callable[[str], None],
+    name: str,
+) -> DriveSummary:
+    summary = read_summary(folder)
+    if summary is not None and (has_sweeps(folder) or not with_sweeps):
+        return summary
+    with drive_lock(folder, lambda: tell(f"{name}: another run stores this drive, waiting for it")):
+        summary = read_summary(folder)  # that run may have finished it
+        if summary is None:
+            summary = build_drive(path, rig, settings, folder, lambda line: tell(f"{name}: {line}"))
+            tell(f"{name}: {len(summary)} frames, {int(summary.labelled.sum())} labelled")
+        if with_sweeps and not has_sweeps(folder):
+            tell(f"{name}: {store_sweeps(path, rig, folder)} LiDAR sweeps")
+    return summary
 
 
 def drive_key(path: Path, rig: Rig, settings: IndexSettings) -> str:
-    """A name that changes with the recording's content (size and time of change), the rig's cameras, and the
-    settings.
+    """A name that changes with the recording's content (size and time of change), with all of the rig that frames and
+    labels come from (see `rig_hash`), and with the settings.
     """
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     if not all(p.exists() for p in files):
         raise BagError(f"there is no recording at {path}: check the path")
     content = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    rig_part = [(c.name, c.image_topic) for c in rig.cameras], rig.lidar_topics, rig.annotations_topic
-    text = repr((FORMAT, str(path), content, rig_part, settings))
+    text = repr((FORMAT, str(path), content, rig_hash(rig), settings))
     return f"{path.stem[:40]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def build_drive(path: Path, rig: Rig, settings: IndexSettings, folder: Path) -> DriveSummary:
+def build_drive(
+    path: Path,
+    rig: Rig,
+    settings: IndexSettings,
+    folder: Path,
+    tell: Callable[[str], None] = lambda line: None,
+) -> DriveSummary:
     """Read one recording through the assembler and write its drive. It appears under `folder` only when it is
-    complete.
+    complete. Hold the drive's lock meanwhile. `tell` gets a sentence if LiDAR sweeps were left out.
 
     Raises BagError if the recording can't be read or holds no frame, DiskFullError if there is no room.
     """
@@ -142,23 +158,26 @@ def build_drive(path: Path, rig: Rig, settings: IndexSettings, folder: Path) -> 
             keyframes = Keyframes(
                 _annotations(bag, rig, settings.class_names), settings.max_gap, settings.interpolate
             )
-            with (temporary / "images.u8").open("wb") as images:
-                frames = [_write_frame(f, d, keyframes, images) for f, d in _frames(bag, rig, settings)]
+            broken: Counter[str] = Counter()
+            depths = GrowingArray(temporary / "depth.npy", (4,), np.float32)
+            with (temporary / "images.u8").open("wb") as images, depths:
+                frames = []
+                for frame, depth in _frames(bag, rig, settings, broken):
+                    frames.append(_write_frame(frame, len(depth), keyframes, images))
+                    depths.append(depth)
         if not frames:
             raise BagError(
                 f"{path} gave no frame with rig '{rig.name}': look at it with `dualview bag check`"
             )
-        _write_arrays(temporary, path, rig, settings, frames)
-        with contextlib.suppress(FileExistsError):
-            shutil.rmtree(folder, ignore_errors=True)
+        for topic, count in broken.items():
+            tell(f"{count} malformed sweeps of {topic} are left out")
+        _write_arrays(temporary, path, rig, settings, frames, broken)
+        shutil.rmtree(folder, ignore_errors=True)  # no finished drive: what lies here can't be read
         os.replace(temporary, folder)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError(
-                f"no room left in {folder.parent} for the drive of {path.name}: make room or set data.cache to another disk; "
-                "drives that are finished stay valid"
-            ) from error
-        raise BagError(f"the drive of {path.name} can't be written to {folder.parent}: {error}") from error
+        raise write_error(
+            f"the drive of {path.name} can't be written to {folder.parent}", error, "; drives that are finished stay valid"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     summary = read_summary(folder)
@@ -192,8 +211,10 @@ def _annotations(bag: BagReader, rig: Rig, class_names: tuple[str, ...]) -> list
     return result
 
 
-def _frames(bag: BagReader, rig: Rig, settings: IndexSettings) -> Iterator[tuple[SurroundFrame, np.ndarray]]:
-    """Decoded frames with their LiDAR depths [P, 4]."""
+def _frames(
+    bag: BagReader, rig: Rig, settings: IndexSettings, broken: Counter[str]
+) -> Iterator[tuple[SurroundFrame, np.ndarray]]:
+    """Decoded frames with their LiDAR depths [P, 4]. broken: counts, topic by topic, the sweeps that can't be read."""
     bag.check_rig(rig)
     own = AssemblerSettings.for_rig(rig)
     interval = max(own.min_interval, 0.9 / settings.max_rate)  # a tenth of slack for jitter of the exposures
@@ -205,9 +226,12 @@ def _frames(bag: BagReader, rig: Rig, settings: IndexSettings) -> Iterator[tuple
     for message in bag.messages(topics=[*feed.topics, *rig.lidar_topics]):
         if message.topic in rig.lidar_topics:
             header = message.message.header
-            sweeps.add(
-                message.topic, header.frame_id, stamp_ns(header.stamp), points_from_message(message.message)
-            )
+            try:
+                points = points_from_message(message.message)
+            except (ValueError, IndexError):  # IndexError: a field that begins past the point's end
+                broken[message.topic] += 1
+                continue
+            sweeps.add(message.topic, header.frame_id, stamp_ns(header.stamp), points)
             continue
         feed.feed(message.topic, message.message)
         waiting += _decoded(assembler, preprocessor)
@@ -229,23 +253,23 @@ def _with_depth(frame: SurroundFrame, sweeps: SweepBuffer) -> tuple[SurroundFram
 
 @dataclass(frozen=True)
 class _Written:
-    """What is kept of a frame whose pixels are on disk. annotations: world frame, None if the keyframes don't
-    say.
+    """What is kept of a frame whose pixels and depths are on disk. depths: number of its LiDAR depths; annotations: world
+    frame, None if the keyframes don't say.
     """
 
     frame: SurroundFrame
-    depth: np.ndarray
+    depths: int
     annotations: Annotations | None
 
 
-def _write_frame(frame: SurroundFrame, depth: np.ndarray, keyframes: Keyframes, images: BinaryIO) -> _Written:
+def _write_frame(frame: SurroundFrame, depths: int, keyframes: Keyframes, images: BinaryIO) -> _Written:
     images.write(np.ascontiguousarray(frame.images.permute(0, 2, 3, 1).numpy()).tobytes())
     bare = replace(frame, images=torch.zeros(len(frame.images), 3, 0, 0, dtype=torch.uint8))
-    return _Written(bare, depth, keyframes.at(frame.stamp_ns))
+    return _Written(bare, depths, keyframes.at(frame.stamp_ns))
 
 
 def _write_arrays(
-    folder: Path, path: Path, rig: Rig, settings: IndexSettings, written: list[_Written]
+    folder: Path, path: Path, rig: Rig, settings: IndexSettings, written: list[_Written], broken: Counter[str]
 ) -> None:
     frames = [w.frame for w in written]
     arrays = {
@@ -257,9 +281,8 @@ def _write_arrays(
         "world_from_ego": np.stack([f.world_from_ego.numpy() for f in frames]),
         "anchor": np.stack([f.world_from_ego_anchor.numpy() for f in frames]),
         "camera_mask": np.stack([f.camera_mask.numpy() for f in frames]),
-        "depth_start": np.concatenate([[0], np.cumsum([len(w.depth) for w in written])]).astype(np.int64),
+        "depth_start": np.concatenate([[0], np.cumsum([w.depths for w in written])]).astype(np.int64),
     }
-    np.save(folder / "depth.npy", np.concatenate([w.depth for w in written]))
     instances: dict[str, int] = {}
     columns: dict[str, list[np.ndarray]] = {}
     for index, (frame, w) in enumerate(zip(frames, written, strict=True)):
@@ -288,5 +311,6 @@ def _write_arrays(
     info = {
         "format": FORMAT, "source": str(path), "image_size": list(settings.image_size), "cameras": len(rig.cameras),
         "camera_names": list(rig.camera_names), "class_names": list(settings.class_names), "rig": rig.name,
+        "broken_sweeps": dict(broken),
     }  # fmt: skip
     (folder / "drive.json").write_text(json.dumps(info, indent=1))

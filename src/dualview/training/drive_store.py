@@ -8,8 +8,10 @@ read away, nothing is decoded twice, and a set of drives may be far larger than 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,12 @@ from dualview.errors import BagError
 from dualview.geometry.boxes import Boxes3D
 from dualview.scene.frame import SurroundFrame
 from dualview.scene.sweeps import LidarInput
+from dualview.teachers.folder_lock import locked
+from dualview.training.array_file import write_error
 from dualview.training.lidar_store import StoredSweeps
 
 FORMAT = 1
+_LOCKS = ".locks"  # folder beside the drives; their own folders come and go as a whole
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,20 @@ class DriveCache:
         if len(self._open) > self._limit:
             self._open.popitem(last=False)
         return drive
+
+
+@contextlib.contextmanager
+def drive_lock(folder: Path, busy: Callable[[], None]) -> Iterator[None]:
+    """One process at a time makes the drive `folder` or adds to it; if another one does, `busy` is called, then waited for it.
+
+    Look again at what is there once the lock is held. Raises BagError if there can't be a lock.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder.parent / _LOCKS / folder.name, busy))
+        except OSError as error:
+            raise write_error(f"{folder.parent} can't be written to, or holds no locks", error) from error
+        yield
 
 
 def read_summary(folder: Path) -> DriveSummary | None:

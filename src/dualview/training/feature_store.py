@@ -8,7 +8,8 @@ reads them.
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -22,9 +23,10 @@ from torch import Tensor
 from dualview.detectors.detector import Detector
 from dualview.detectors.inputs import DetectorInputs, normalize_images
 from dualview.detectors.prediction import Prediction
-from dualview.errors import BagError, ConfigError
+from dualview.errors import ConfigError
 from dualview.networks.image_backbone import ImageBackbone
-from dualview.training.drive_store import Drive, DriveSummary
+from dualview.training.array_file import reserve, write_error
+from dualview.training.drive_store import Drive, DriveSummary, drive_lock
 from dualview.training.objectives import Objective, SampleNeeds
 from dualview.training.recipe import Recipe
 from dualview.training.samples import FrameView, TrainingBatch
@@ -105,7 +107,8 @@ def backbone_key(backbone: ImageBackbone, precision: str) -> str:
 def known_features(
     recipe: Recipe, detector: Detector, drives: Sequence[DriveSummary], tell: Callable[[str], None]
 ) -> KnownFeatures | None:
-    """What `recipe.cache_features` asks for: the store of all drives, filled where it isn't. None if it doesn't ask.
+    """What `recipe.cache_features` asks for: the store of all drives, filled where it isn't; of several runs at once, one fills
+    each drive. None if it doesn't ask.
 
     Raises ConfigError if the backbone isn't frozen as a whole, or the detector has none; BagError if the disk is full.
     """
@@ -131,9 +134,12 @@ def known_features(
         tell(f"the backbone's maps of {frames} frames of {len(folders)} drives are computed once")
     was_training = backbone.training
     backbone.eval()
+    busy = functools.cache(lambda: tell("another run is at work on the same drives: waiting for it where it is ahead"))
     for number, (summary, mirrored) in enumerate(missing):
-        levels = files.of(summary, size, mirrored)
-        store_features(Drive(summary.folder), levels, backbone, recipe.precision, mirrored)
+        with drive_lock(summary.folder, busy):
+            if not files.complete(summary, size, mirrored):  # else another run has filled it by now
+                levels = files.of(summary, size, mirrored)
+                store_features(Drive(summary.folder), levels, backbone, recipe.precision, mirrored)
         if (number + 1) % 10 == 0:
             tell(f"{number + 1} of {len(missing)} parts")
     backbone.train(was_training)
@@ -149,27 +155,30 @@ def store_features(
     mirrored: bool = False,
 ) -> None:
     """Write the maps of one drive, of its images left for right if `mirrored`, to `levels` (see `FeatureFiles.of`); the files
-    get their names when all of them are whole. Raises BagError if they can't be.
+    get their names when all of them are whole. Hold the drive's lock meanwhile. Raises BagError, a DiskFullError if there is no
+    room.
     """
     written = [path.with_name(f".{path.name}.{os.getpid()}.partial") for path, _ in levels]
     device = next(backbone.parameters()).device
     try:
-        stored = [np.memmap(path, np.float16, "w+", shape=s) for path, (_, s) in zip(written, levels, strict=True)]
-        for index in range(len(drive)):
-            stored_images = drive.frame(index).frame.images
-            images = normalize_images((stored_images.flip(-1) if mirrored else stored_images).to(device))
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                maps = backbone(images.contiguous(memory_format=torch.channels_last))
-            for target, found in zip(stored, maps, strict=True):
-                target[index] = found.float().clamp(-6e4, 6e4).half().cpu().numpy()
-        for target, temporary, (path, _) in zip(stored, written, levels, strict=True):
-            target.flush()
+        with contextlib.ExitStack() as stack:
+            # Written, not mapped into memory: where a full disk can't take a mapped page, it kills the process.
+            targets = [stack.enter_context(path.open("wb")) for path in written]
+            for target, (_, shape) in zip(targets, levels, strict=True):
+                reserve(target, 2 * int(np.prod(shape)))
+            for index in range(len(drive)):
+                stored_images = drive.frame(index).frame.images
+                images = normalize_images((stored_images.flip(-1) if mirrored else stored_images).to(device))
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    maps = backbone(images.contiguous(memory_format=torch.channels_last))
+                for target, found, (_, shape) in zip(targets, maps, levels, strict=True):
+                    assert found.shape == shape[1:]
+                    target.write(found.float().clamp(-6e4, 6e4).half().cpu().numpy().tobytes())
+        for temporary, (path, _) in zip(written, levels, strict=True):
             os.replace(temporary, path)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise BagError(
-            f"the backbone's maps of {drive.folder.name} can't be written: "
-            + ("no room left, make room, set data.cache to another disk, or leave cache_features out" if full else str(error))
+        raise write_error(
+            f"the backbone's maps of {drive.folder.name} can't be written", error, ", or leave cache_features out"
         ) from error
     finally:
         for temporary in written:

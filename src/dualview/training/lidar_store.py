@@ -8,9 +8,9 @@ are joined when a frame is loaded.
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from dualview.scene.recorded import read_transforms
 from dualview.scene.recorded_sweeps import read_sweeps
 from dualview.scene.rig import Rig
 from dualview.scene.sweeps import EgoSweep, LidarInput, chosen_sweeps, join_sweeps
+from dualview.training.array_file import GrowingArray, write_error
 
 _POINTS, _TABLE = "lidar.npy", "lidar.npz"
 
@@ -31,44 +32,76 @@ def has_sweeps(folder: Path) -> bool:
     return (folder / _TABLE).is_file()
 
 
-def store_sweeps(recording: Path, rig: Rig, folder: Path) -> int:
-    """Write the sweeps of a recording into its drive's folder; returns how many. The table comes last: without it the sweeps
-    count as not stored.
+class _Written(NamedTuple):
+    """A sweep whose points are on disk: rows start ... start + count of the file that holds all in the recording's order."""
 
-    Raises BagError if the recording has no LiDAR that the rig knows of, none whose place is known, or the disk is full.
+    topic: str
+    stamp_ns: int
+    start: int
+    count: int
+    world_from_ego: np.ndarray
+
+
+def store_sweeps(recording: Path, rig: Rig, folder: Path) -> int:
+    """Write the sweeps of a recording into its drive's folder, one at a time; returns how many. The table comes last: without it
+    the sweeps count as not stored. Hold the drive's lock meanwhile.
+
+    Raises BagError if the recording has no LiDAR that the rig knows of, or none whose place is known, and DiskFullError if there is
+    no room.
     """
-    with BagReader(recording) as bag:
-        sweeps = list(read_sweeps(bag, rig, read_transforms(bag)))
-    if not sweeps:
-        raise BagError(
-            f"{recording} has LiDAR sweeps but no transform that places them: check /tf with `dualview bag check`"
-        )
-    sweeps.sort(key=lambda s: (s.topic, s.stamp_ns))
-    topics = sorted({s.topic for s in sweeps})
-    table = {
-        "topic": np.array([topics.index(s.topic) for s in sweeps], np.int64),
-        "stamps": np.array([s.stamp_ns for s in sweeps], np.int64),
-        "starts": np.concatenate([[0], np.cumsum([len(s.points) for s in sweeps])]).astype(np.int64),
-        "world_from_ego": np.stack([s.world_from_ego for s in sweeps]),
-    }
     written = [folder / f".{name}.{os.getpid()}.partial" for name in (_POINTS, _TABLE)]
+    unsorted = folder / f".unsorted.{_POINTS}.{os.getpid()}.partial"
     try:
-        with written[0].open("wb") as file:
-            np.save(file, np.concatenate([s.points for s in sweeps]))
+        sweeps = _write_points(recording, rig, written[0])
+        if not sweeps:
+            raise BagError(
+                f"{recording} has LiDAR sweeps but no transform that places them: check /tf with `dualview bag check`"
+            )
+        ordered = sorted(sweeps, key=lambda s: (s.topic, s.stamp_ns))
+        if ordered != sweeps:
+            os.replace(written[0], unsorted)
+            _copy_points(unsorted, ordered, written[0])
         with written[1].open("wb") as file:
-            np.savez(file, **table)  # type: ignore[arg-type]
+            np.savez(file, **_table(ordered))  # type: ignore[arg-type]
         for temporary, name in zip(written, (_POINTS, _TABLE), strict=True):
             os.replace(temporary, folder / name)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise BagError(
-            f"the LiDAR sweeps of {recording.name} can't be written to {folder}: "
-            + ("no room left, make room or set data.cache to another disk" if full else str(error))
+        raise write_error(
+            f"the LiDAR sweeps of {recording.name} can't be written to {folder}", error
         ) from error
     finally:
-        for temporary in written:
+        for temporary in (*written, unsorted):
             temporary.unlink(missing_ok=True)
     return len(sweeps)
+
+
+def _write_points(recording: Path, rig: Rig, path: Path) -> list[_Written]:
+    sweeps = []
+    with BagReader(recording) as bag, GrowingArray(path, (4,), np.float32) as points:
+        for sweep in read_sweeps(bag, rig, read_transforms(bag)):
+            sweeps.append(
+                _Written(sweep.topic, sweep.stamp_ns, len(points), len(sweep.points), sweep.world_from_ego)
+            )
+            points.append(sweep.points)
+    return sweeps
+
+
+def _copy_points(path: Path, ordered: list[_Written], target: Path) -> None:
+    """Points of one sweep after the other, in the table's order: several LiDARs take turns in a recording."""
+    stored = np.load(path, mmap_mode="r")
+    with GrowingArray(target, (4,), np.float32) as points:
+        for sweep in ordered:
+            points.append(stored[sweep.start : sweep.start + sweep.count])
+
+
+def _table(sweeps: list[_Written]) -> dict[str, np.ndarray]:
+    topics = sorted({s.topic for s in sweeps})
+    return {
+        "topic": np.array([topics.index(s.topic) for s in sweeps], np.int64),
+        "stamps": np.array([s.stamp_ns for s in sweeps], np.int64),
+        "starts": np.concatenate([[0], np.cumsum([s.count for s in sweeps])]).astype(np.int64),
+        "world_from_ego": np.stack([s.world_from_ego for s in sweeps]),
+    }
 
 
 class StoredSweeps:
