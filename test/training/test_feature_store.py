@@ -1,6 +1,11 @@
 """A frozen backbone's maps, computed once: the detector sees the same as if the backbone had run."""
 
+import errno
 import math
+import os
+import resource
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +16,10 @@ from students import recipe_of
 from dualview.detectors.checkpoint import build_detector, load_checkpoint, save_checkpoint
 from dualview.detectors.inputs import normalize_images
 from dualview.errors import ConfigError
+from dualview.training import array_file, feature_store
+from dualview.training.array_file import DiskFullError
 from dualview.training.data_module import StreamingData
+from dualview.training.drive_store import drive_lock
 from dualview.training.feature_store import backbone_key, known_features
 from dualview.training.frozen import freeze, freeze_detector
 from dualview.training.labelled_drives import training_drives
@@ -96,6 +104,78 @@ def test_half_a_file_is_written_anew(frozen, tmp_path):
     damaged.write_bytes(whole[: len(whole) // 2])
     built(frozen, [])
     assert damaged.read_bytes() == whole
+
+
+def features_in(tmp_path: Path) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in (tmp_path / "cache").rglob("features-*")}
+
+
+def test_a_full_disk_is_known_before_the_backbone_runs(frozen, tmp_path, monkeypatch):
+    """A limit on the size of files stands for the disk."""
+    recipe = recipe_from_dict({**frozen, "cache_features": True})
+    drives = training_drives(recipe, recipe.detector_config())
+    ran: list[int] = []
+    monkeypatch.setattr(feature_store, "normalize_images", lambda images: ran.append(1) or normalize_images(images))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(DiskFullError, match=r"no room left .*leave cache_features out"):
+            built(frozen, [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert not ran and not any(list(drive.folder.glob("*features*")) for drive in drives)
+
+
+def test_where_room_cant_be_reserved_a_full_disk_shows_in_writing(frozen, tmp_path, monkeypatch):
+    def unsupported(file: int, start: int, size: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    def full(file: int, start: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(array_file.os, "posix_fallocate", full)
+        with pytest.raises(DiskFullError, match="No space left"):
+            built(frozen, [])
+    monkeypatch.setattr(array_file.os, "posix_fallocate", unsupported)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(DiskFullError, match="no room left"):
+            built(frozen, [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert not features_in(tmp_path)
+    built(frozen, [])
+    written = features_in(tmp_path)
+    assert len(written) == 3 * 3 and all(map(any, written.values()))
+
+
+def test_two_runs_compute_each_drive_once(frozen, tmp_path, monkeypatch):
+    """While one is at a drive, the other waits, and takes its maps over."""
+    built(frozen, [])
+    folder = min((tmp_path / "cache").glob("drive0*"))
+    away = tmp_path / "away"
+    away.mkdir()
+    for path in folder.glob("features-*"):
+        os.replace(path, away / path.name)
+    waits = threading.Event()
+    monkeypatch.setattr(feature_store, "store_features", lambda *_: pytest.fail("computed a second time"))
+    said: list[str] = []
+
+    class Told(list):
+        def append(self, line: str) -> None:
+            said.append(line)
+            if "another run" in line:
+                waits.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        with drive_lock(folder, lambda: None):
+            work = pool.submit(built, frozen, Told())
+            assert waits.wait(60)
+            for path in away.iterdir():
+                os.replace(path, folder / path.name)
+        _, known, batch = work.result(60)
+    assert len(known.complete(replace(batch.inputs, images=normalize_images(batch.inputs.images)), batch).image_features) == 3
+    assert sum("another run" in line for line in said) == 1
 
 
 def test_a_run_learns_from_known_features(frozen, tmp_path):

@@ -41,9 +41,9 @@ def check_values(protocol: Protocol) -> None:
             f"{where}: distance_thresholds must be a list of distances in m, got {thresholds!r}"
         )
     _check_bins(protocol.range_bins, where)
-    errors = protocol.constant_errors
-    if not isinstance(errors, Mapping) or not all(k in _ERRORS and _is_number(v) for k, v in errors.items()):
-        raise ConfigError(f"{where}: constant_errors must map some of {', '.join(_ERRORS)} to numbers, got {errors!r}")
+    constants = protocol.constant_errors
+    if not isinstance(constants, Mapping) or not all(k in _ERRORS and _is_number(v) for k, v in constants.items()):
+        raise ConfigError(f"{where}: constant_errors must map some of {', '.join(_ERRORS)} to numbers, got {constants!r}")
     names = protocol.class_map
     if not isinstance(names, Mapping) or not all(isinstance(n, str) for pair in names.items() for n in pair):
         raise ConfigError(f"{where}: class_map must map names of classes to names that are scored, got {names!r}")

@@ -1,25 +1,22 @@
-"""Recordings -> drives on disk (see drive_store.py). Built once for each recording, image size and class
+"""Recordings -> drives on disk (see drive_store.py). Built once for each recording, rig, image size and class
 list; a killed run goes on with the recordings that are still missing.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
 
 from dualview.errors import BagError, ConfigError, DualViewError
-from dualview.geometry.rigid import invert_rigid
 from dualview.scene.assembler import AssemblerSettings, ClosedFrame, FrameAssembler
 from dualview.scene.bag_messages import points_from_message
 from dualview.scene.bag_reader import BagReader
@@ -30,7 +27,8 @@ from dualview.scene.preprocess import ImagePreprocessor
 from dualview.scene.rig import Rig
 from dualview.scene.rig_hash import rig_hash
 from dualview.training.array_file import DiskFullError, GrowingArray, write_error
-from dualview.training.drive_store import FORMAT, DriveSummary, drive_lock, read_summary
+from dualview.training.drive_store import DEPTHS, FORMAT, IMAGES, DriveSummary, drive_lock, read_summary
+from dualview.training.drive_writer import write_frame, write_tables
 from dualview.training.lidar_depth import SweepBuffer, project_sweeps
 from dualview.training.lidar_store import has_sweeps, store_sweeps
 
@@ -153,25 +151,30 @@ def build_drive(
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed run that had our number
         temporary.mkdir(parents=True)
         with BagReader(path) as bag:
             keyframes = Keyframes(
                 _annotations(bag, rig, settings.class_names), settings.max_gap, settings.interpolate
             )
             broken: Counter[str] = Counter()
-            depths = GrowingArray(temporary / "depth.npy", (4,), np.float32)
-            with (temporary / "images.u8").open("wb") as images, depths:
-                frames = []
-                for frame, depth in _frames(bag, rig, settings, broken):
-                    frames.append(_write_frame(frame, len(depth), keyframes, images))
-                    depths.append(depth)
+            with (temporary / IMAGES).open("wb") as images, GrowingArray(temporary / DEPTHS, (4,), np.float32) as depths:
+                frames = [
+                    write_frame(frame, depth, keyframes.at(frame.stamp_ns), images, depths)
+                    for frame, depth in _frames(bag, rig, settings, broken)
+                ]
         if not frames:
             raise BagError(
                 f"{path} gave no frame with rig '{rig.name}': look at it with `dualview bag check`"
             )
         for topic, count in broken.items():
             tell(f"{count} malformed sweeps of {topic} are left out")
-        _write_arrays(temporary, path, rig, settings, frames, broken)
+        info = {
+            "format": FORMAT, "source": str(path), "image_size": list(settings.image_size), "cameras": len(rig.cameras),
+            "camera_names": list(rig.camera_names), "class_names": list(settings.class_names), "rig": rig.name,
+            "broken_sweeps": dict(broken),
+        }  # fmt: skip
+        write_tables(temporary, frames, info)
         shutil.rmtree(folder, ignore_errors=True)  # no finished drive: what lies here can't be read
         os.replace(temporary, folder)
     except OSError as error:
@@ -249,68 +252,3 @@ def _decoded(assembler: FrameAssembler, preprocessor: ImagePreprocessor) -> list
 
 def _with_depth(frame: SurroundFrame, sweeps: SweepBuffer) -> tuple[SurroundFrame, np.ndarray]:
     return frame, project_sweeps(sweeps.nearest(frame.stamp_ns, _SWEEP_DISTANCE_NS), frame)
-
-
-@dataclass(frozen=True)
-class _Written:
-    """What is kept of a frame whose pixels and depths are on disk. depths: number of its LiDAR depths; annotations: world
-    frame, None if the keyframes don't say.
-    """
-
-    frame: SurroundFrame
-    depths: int
-    annotations: Annotations | None
-
-
-def _write_frame(frame: SurroundFrame, depths: int, keyframes: Keyframes, images: BinaryIO) -> _Written:
-    images.write(np.ascontiguousarray(frame.images.permute(0, 2, 3, 1).numpy()).tobytes())
-    bare = replace(frame, images=torch.zeros(len(frame.images), 3, 0, 0, dtype=torch.uint8))
-    return _Written(bare, depths, keyframes.at(frame.stamp_ns))
-
-
-def _write_arrays(
-    folder: Path, path: Path, rig: Rig, settings: IndexSettings, written: list[_Written], broken: Counter[str]
-) -> None:
-    frames = [w.frame for w in written]
-    arrays = {
-        "stamps": np.array([f.stamp_ns for f in frames], np.int64),
-        "labelled": np.array([w.annotations is not None for w in written]),
-        "camera_stamps": np.stack([f.camera_stamps_ns.numpy() for f in frames]),
-        "intrinsics": np.stack([f.intrinsics.numpy() for f in frames]),
-        "ego_from_camera": np.stack([f.ego_from_camera.numpy() for f in frames]),
-        "world_from_ego": np.stack([f.world_from_ego.numpy() for f in frames]),
-        "anchor": np.stack([f.world_from_ego_anchor.numpy() for f in frames]),
-        "camera_mask": np.stack([f.camera_mask.numpy() for f in frames]),
-        "depth_start": np.concatenate([[0], np.cumsum([w.depths for w in written])]).astype(np.int64),
-    }
-    instances: dict[str, int] = {}
-    columns: dict[str, list[np.ndarray]] = {}
-    for index, (frame, w) in enumerate(zip(frames, written, strict=True)):
-        if w.annotations is None:
-            continue
-        boxes = w.annotations.boxes.transformed(invert_rigid(frame.world_from_ego_anchor))
-        ids = [instances.setdefault(name, len(instances)) for name in w.annotations.instance_ids]
-        values = {
-            "box_frame": np.full(len(boxes), index), "track_id": np.array(ids, np.int64),
-            "center": boxes.center.float().numpy(), "size": boxes.size.float().numpy(), "yaw": boxes.yaw.float().numpy(),
-            "velocity": boxes.velocity.float().numpy(), "label": boxes.label.numpy(),
-            "num_lidar_points": w.annotations.num_lidar_points.numpy().astype(np.int64),
-            "visibility": w.annotations.visibility.numpy().astype(np.float32),
-        }  # fmt: skip
-        for name, value in values.items():
-            columns.setdefault(name, []).append(value)
-    empty: dict[str, np.ndarray] = {
-        "box_frame": np.zeros(0, np.int64), "track_id": np.zeros(0, np.int64), "center": np.zeros((0, 3), np.float32),
-        "size": np.zeros((0, 3), np.float32), "yaw": np.zeros(0, np.float32), "velocity": np.zeros((0, 3), np.float32),
-        "label": np.zeros(0, np.int64), "num_lidar_points": np.zeros(0, np.int64), "visibility": np.zeros(0, np.float32),
-    }  # fmt: skip
-    arrays |= {
-        name: np.concatenate(columns[name]) if name in columns else value for name, value in empty.items()
-    }
-    np.savez(folder / "drive.npz", **arrays)  # type: ignore[arg-type]
-    info = {
-        "format": FORMAT, "source": str(path), "image_size": list(settings.image_size), "cameras": len(rig.cameras),
-        "camera_names": list(rig.camera_names), "class_names": list(settings.class_names), "rig": rig.name,
-        "broken_sweeps": dict(broken),
-    }  # fmt: skip
-    (folder / "drive.json").write_text(json.dumps(info, indent=1))

@@ -29,6 +29,7 @@ from dualview.training.array_file import write_error
 from dualview.training.lidar_store import StoredSweeps
 
 FORMAT = 1
+IMAGES, DEPTHS = "images.u8", "depth.npy"
 _LOCKS = ".locks"  # folder beside the drives; their own folders come and go as a whole
 
 
@@ -77,8 +78,8 @@ class Drive:
             count = len(self._arrays["stamps"])
             height, width = self.info["image_size"]
             shape = (count, self.info["cameras"], height, width, 3)
-            self._images = np.memmap(folder / "images.u8", np.uint8, "r", shape=shape)
-            self._depth = np.load(folder / "depth.npy", mmap_mode="r")
+            self._images = np.memmap(folder / IMAGES, np.uint8, "r", shape=shape)
+            self._depth = np.load(folder / DEPTHS, mmap_mode="r")
         except (OSError, ValueError, KeyError) as error:
             raise BagError(
                 f"the stored drive {folder} is damaged ({error}): delete that folder and start again"

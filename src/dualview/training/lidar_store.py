@@ -33,12 +33,12 @@ def has_sweeps(folder: Path) -> bool:
 
 
 class _Written(NamedTuple):
-    """A sweep whose points are on disk: rows start ... start + count of the file that holds all in the recording's order."""
+    """A sweep whose points are on disk: rows start ... start + length of the file that holds all in the recording's order."""
 
     topic: str
     stamp_ns: int
     start: int
-    count: int
+    length: int
     world_from_ego: np.ndarray
 
 
@@ -58,7 +58,8 @@ def store_sweeps(recording: Path, rig: Rig, folder: Path) -> int:
                 f"{recording} has LiDAR sweeps but no transform that places them: check /tf with `dualview bag check`"
             )
         ordered = sorted(sweeps, key=lambda s: (s.topic, s.stamp_ns))
-        if ordered != sweeps:
+        starts = [s.start for s in ordered]
+        if starts != sorted(starts):
             os.replace(written[0], unsorted)
             _copy_points(unsorted, ordered, written[0])
         with written[1].open("wb") as file:
@@ -66,9 +67,7 @@ def store_sweeps(recording: Path, rig: Rig, folder: Path) -> int:
         for temporary, name in zip(written, (_POINTS, _TABLE), strict=True):
             os.replace(temporary, folder / name)
     except OSError as error:
-        raise write_error(
-            f"the LiDAR sweeps of {recording.name} can't be written to {folder}", error
-        ) from error
+        raise write_error(f"the LiDAR sweeps of {recording.name} can't be written to {folder}", error) from error
     finally:
         for temporary in (*written, unsorted):
             temporary.unlink(missing_ok=True)
@@ -91,7 +90,7 @@ def _copy_points(path: Path, ordered: list[_Written], target: Path) -> None:
     stored = np.load(path, mmap_mode="r")
     with GrowingArray(target, (4,), np.float32) as points:
         for sweep in ordered:
-            points.append(stored[sweep.start : sweep.start + sweep.count])
+            points.append(stored[sweep.start : sweep.start + sweep.length])
 
 
 def _table(sweeps: list[_Written]) -> dict[str, np.ndarray]:
@@ -99,7 +98,7 @@ def _table(sweeps: list[_Written]) -> dict[str, np.ndarray]:
     return {
         "topic": np.array([topics.index(s.topic) for s in sweeps], np.int64),
         "stamps": np.array([s.stamp_ns for s in sweeps], np.int64),
-        "starts": np.concatenate([[0], np.cumsum([s.count for s in sweeps])]).astype(np.int64),
+        "starts": np.concatenate([[0], np.cumsum([s.length for s in sweeps])]).astype(np.int64),
         "world_from_ego": np.stack([s.world_from_ego for s in sweeps]),
     }
 
