@@ -36,6 +36,28 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
 
 
+def killed_half_way(recipe: Path, folder: Path) -> int:
+    """Train until there is a checkpoint and a few steps more, then kill -9 all processes; how many steps were logged."""
+    process = subprocess.Popen(command(recipe, folder), env=environment(), start_new_session=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        table = folder / "losses.csv"
+        if (folder / "last.ckpt").exists() and table.exists() and table.read_text().count("\n") > 5:
+            break
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return len(rows(folder))
+
+
+def same_runs(one: Path, other: Path, steps: int) -> None:
+    """Same losses to the last digit, same weights."""
+    assert rows(one) == rows(other) and len(rows(one)) == steps
+    first, second = (load_file(folder / "weights.safetensors") for folder in (one, other))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_kill_and_resume_give_the_same_losses_and_weights(small_recipe, tmp_path) -> None:
     # EMA, accumulation, a worker process and clips that end in between: everything that could be forgotten
     content = {**small_recipe, "steps": 14, "accumulate": 2, "checkpoint_every": 3}
@@ -45,25 +67,20 @@ def test_kill_and_resume_give_the_same_losses_and_weights(small_recipe, tmp_path
     train(recipe_from_dict(content), tmp_path / "whole", progress_bar=False)
 
     killed = tmp_path / "killed"
-    process = subprocess.Popen(command(recipe, killed), env=environment(), start_new_session=True)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        table = killed / "losses.csv"
-        if (killed / "last.ckpt").exists() and table.exists() and table.read_text().count("\n") > 5:
-            break
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / "weights-14.safetensors").exists()
-    made = len(rows(killed))
-    assert 4 <= made < 14
-
+    assert 4 <= killed_half_way(recipe, killed) < 14
     train(recipe_from_dict(content), killed, resume=True, progress_bar=False)
-    assert rows(killed) == rows(tmp_path / "whole")
-    assert len(rows(killed)) == 14
-    first, second = (load_file(folder / "weights.safetensors") for folder in (tmp_path / "whole", killed))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    same_runs(tmp_path / "whole", killed, 14)
+
+
+def test_two_processes_go_on_exactly_too(small_recipe, tmp_path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    content = {**small_recipe, "steps": 12, "batch_size": 1, "devices": 2, "checkpoint_every": 3}
+    recipe.write_text(yaml.safe_dump(content))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(recipe, whole), env=environment(), check=True, timeout=240)
+    assert 4 <= killed_half_way(recipe, killed) < 12
+    subprocess.run(command(recipe, killed, "--resume"), env=environment(), check=True, timeout=240)
+    same_runs(whole, killed, 12)
 
 
 def test_a_run_is_neither_overwritten_nor_continued_as_another(small_recipe, tmp_path) -> None:
