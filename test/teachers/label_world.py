@@ -9,6 +9,7 @@ import simplejpeg
 import torch
 from safetensors.torch import save_file
 
+from dualview.geometry.bev_grid import BevGrid
 from dualview.geometry.boxes import Boxes3D
 from dualview.networks.torchvision_shim import import_timm
 from dualview.scene.bag_writer import BagWriter
@@ -17,6 +18,7 @@ from dualview.scene.frame import Annotations
 from dualview.scene.rig import Rig, rig_from_dict
 
 START = 1_700_000_000_000_000_000
+GRID = BevGrid(-16.0, -16.0, 1.0, 32, 32)
 RIG: Rig = rig_from_dict(
     {
         "name": "label-world",

@@ -7,21 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from label_world import RIG, RIG_YAML, START, write_recording, write_teacher
+from label_world import GRID, RIG, RIG_YAML, START, write_recording
 
 from dualview.cli import main
 from dualview.errors import BagError, ConfigError
-from dualview.geometry.bev_grid import BevGrid
 from dualview.scene.augmentation.bev import BevAugmentation
 from dualview.teachers import label_maker
-from dualview.teachers.image_teacher import TeacherChoice
 from dualview.teachers.label_maker import LabelEngine, make_label_maps
 from dualview.teachers.label_settings import LabelSettings
 from dualview.teachers.label_store import LabelMaps, recording_key
 from dualview.teachers.label_warp import warp_label
-from dualview.teachers.multi_scale import EnsembleSettings
 
-GRID = BevGrid(-16.0, -16.0, 1.0, 32, 32)
 QUIET = LabelEngine(quiet=True)
 
 
@@ -31,20 +27,6 @@ def small_chunks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(label_maker, "CHUNK_FRAMES", 2)
         yield
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recording(tmp_path_factory.mktemp("bags") / "short.mcap")
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> LabelSettings:
-    weights = write_teacher(tmp_path_factory.mktemp("teacher") / "vit.safetensors")
-    return LabelSettings(
-        TeacherChoice("test_vit", str(weights)), EnsembleSettings((1,)), long_side=96, grid=GRID, rate=5.0,
-        teacher_rate=2.5,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

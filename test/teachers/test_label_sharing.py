@@ -8,36 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from label_world import RIG, write_recording, write_teacher
+from label_world import RIG, write_recording
 
 from dualview.cli import main
 from dualview.errors import ConfigError
-from dualview.geometry.bev_grid import BevGrid
 from dualview.teachers import label_maker
 from dualview.teachers.folder_lock import FOLDER_LOCK, locked
-from dualview.teachers.image_teacher import TeacherChoice
 from dualview.teachers.label_jobs import run_lift
 from dualview.teachers.label_maker import LabelEngine, make_label_maps
 from dualview.teachers.label_plan import rig_key
 from dualview.teachers.label_settings import LabelSettings
 from dualview.teachers.label_store import SET_FILE, LabelMaps
-from dualview.teachers.multi_scale import EnsembleSettings
 
 QUIET = LabelEngine(quiet=True)
-
-
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_recording(tmp_path_factory.mktemp("bags") / "short.mcap")
-
-
-@pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> LabelSettings:
-    weights = write_teacher(tmp_path_factory.mktemp("teacher") / "vit.safetensors")
-    return LabelSettings(
-        TeacherChoice("test_vit", str(weights)), EnsembleSettings((1,)), long_side=96,
-        grid=BevGrid(-16.0, -16.0, 1.0, 32, 32), rate=5.0, teacher_rate=2.5,
-    )  # fmt: skip
 
 
 def test_a_recording_made_anew_at_the_same_path_is_another(settings: LabelSettings, tmp_path: Path) -> None:
