@@ -1,5 +1,7 @@
 """The errors that users see. Every message says what is wrong and what to do about it."""
 
+import errno
+
 
 class DualViewError(Exception):
     """Base of all errors that dualview raises on purpose; the command line prints it without a traceback."""
@@ -27,3 +29,8 @@ class TransformError(DualViewError):
 
 class WeightsError(DualViewError):
     """A checkpoint can't be found, doesn't fit the network, or is of a kind that is refused."""
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether the operating system said that there is no room left."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)

@@ -10,7 +10,6 @@ with the drive is on disk (and the boxes: about a kilobyte each keyframe and obj
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualview.errors import BagError
+from dualview.errors import BagError, disk_is_full
 from dualview.scene.bag_reader import BagReader
 from dualview.scene.recorded import LidarSweeps, read_transforms
 from dualview.scene.rig import Rig
@@ -92,7 +91,7 @@ def make_label_maps(
                 _label(plan, rig, settings, directory, teacher, engine)
                 engine.tell(f"[{number}/{len(plans)}] {plan.recording.name}: {len(plan.stamps)} label maps")
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if disk_is_full(error):
             raise BagError(
                 f"no room left in {directory}: make room and start again; what is finished stays valid"
             ) from error

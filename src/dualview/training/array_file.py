@@ -12,10 +12,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike
 
-from dualview.errors import BagError
+from dualview.errors import BagError, disk_is_full
 
-# EFBIG: a limit of the process or of the file system on the size of one file
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HEADER_BYTES = 128  # of every .npy file of ours, however many rows it gets
 
 
@@ -27,7 +25,7 @@ def write_error(what: str, error: OSError, instead: str = "") -> BagError:
     """What to raise in place of `error`: a DiskFullError if there is no room. what: "X can't be written to Y"; instead: what else
     one can do than to make room.
     """
-    if error.errno in _NO_ROOM:
+    if _no_room(error):
         return DiskFullError(
             f"{what}: no room left ({error.strerror}): make room or set data.cache to another disk{instead}"
         )
@@ -90,5 +88,10 @@ def reserve(file: BinaryIO, size: int) -> None:
         return
     except OSError as error:
         # Where the file system can't reserve, a full disk shows when the content is written.
-        if error.errno in _NO_ROOM:
+        if _no_room(error):
             raise
+
+
+def _no_room(error: OSError) -> bool:
+    """EFBIG: a limit of the process or of the file system on the size of one file."""
+    return disk_is_full(error) or error.errno == errno.EFBIG

@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from dualview.errors import DualViewError
+from dualview.errors import DualViewError, disk_is_full
 
 
 class CheckpointError(DualViewError):
@@ -20,7 +20,7 @@ def reason_not_written(error: Exception) -> str | None:
     torch's, safetensors' and TensorBoard's writers wrap the operating system's error in their own.
     """
     number = getattr(error, "errno", None)
-    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+    if disk_is_full(error) or "No space left" in str(error):
         return "the disk is full"
     if number == errno.EFBIG or "File too large" in str(error):
         return "files can't grow any more (a limit of the file system or of the process)"
