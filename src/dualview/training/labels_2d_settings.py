@@ -46,6 +46,7 @@ class Labels2DSettings:
     depth_weight: float = 1.0
     depth_scale: float | None = 61.2
     depth_of: Literal["surface", "center"] = "surface"
+    shape_gradient: float = 1.0
     max_candidates: int = 300
     background_weight: float = 1.0
 
@@ -54,7 +55,15 @@ class Labels2DSettings:
             raise ValueError(
                 f"share {self.share} must lie between 0 and 1: it is the part of the slots that walk labels_2d.train"
             )
-        weights = ("weight", "class_weight", "box_weight", "giou_weight", "depth_weight", "background_weight")
+        weights = (
+            "weight",
+            "class_weight",
+            "box_weight",
+            "giou_weight",
+            "depth_weight",
+            "background_weight",
+            "shape_gradient",
+        )
         for name in weights:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -71,6 +80,7 @@ class Labels2DSettings:
             depth_weight=self.depth_weight,
             depth_scale=self.depth_scale,
             depth_of=self.depth_of,
+            shape_gradient=self.shape_gradient,
             max_candidates=self.max_candidates,
             background_weight=self.background_weight,
         )
