@@ -27,6 +27,8 @@ from dualview.scene.labels_2d.attach import attach_labels_2d
 from dualview.scene.labels_2d.from_3d import labels_from_3d
 from dualview.scene.rig import load_rig
 from dualview.training.clips import ClipSampler, FrameRequest, slot_parts
+from dualview.training.data_module import StreamingData
+from dualview.training.drive_store import DriveCache
 from dualview.training.labelled_drives import training_drives
 from dualview.training.losses import LossPlan
 from dualview.training.objective_2d import ImageBoxObjective, build_image_box_objective
@@ -139,7 +141,7 @@ def test_nothing_of_the_targets_3d_labels_is_used(joint: dict) -> None:
     assert replace(drives[3], only_2d=False).labelled.any()
     assert len(FrameDataset([replace(drives[3], only_2d=False)], recipe.augmentation, recipe.data)[
         replace(request, drive=0)].truth.labels), "there is something to leave out"  # fmt: skip
-    with_lidar = FrameDataset(drives, recipe.augmentation, recipe.data, depth_of_2d=True)[request]
+    with_lidar = FrameDataset(drives, recipe.augmentation, recipe.data, lidar_of_2d=True)[request]
     assert with_lidar.depth.any() and not len(with_lidar.truth.labels)
 
 
@@ -162,6 +164,36 @@ def test_depth_comes_from_the_store_that_is_named(joint: dict, target_drive: Pat
         back += truths[1].depth.tolist()
     assert front and np.nanmax(np.abs(np.array(front) - 12.5)) < 0.05 and np.isfinite(front).mean() > 0.5
     assert back and all(math.isnan(v) for v in back), "that camera has no maps"
+
+
+@pytest.mark.parametrize("image", [None, {"rotate": 0.0, "resize": [1.2, 1.2]}])
+def test_the_detectors_own_depth_may_learn_from_the_maps(joint: dict, tmp_path: Path, image: dict | None) -> None:
+    """Maps that hold what the LiDAR saw bring what the LiDAR brings, through the image augmentation as well."""
+    labels = {**joint["labels_2d"], "depth": "made-up", "depth_folder": str(tmp_path), "own_depth": "maps"}
+    recipe = recipe_from_dict({**joint, "augmentation": {**PLAIN, "image": None}})
+    drives, request = drives_of(recipe), FrameRequest(3, 4, (0, 1, 0), 0)
+    lidar = FrameDataset(drives, recipe.augmentation, recipe.data, lidar_of_2d=True)
+    store = DepthStore.create(
+        depth_folder(drives[3].source, "made-up", tmp_path), DepthSource("made-up", "metric", "LiDAR", SIZE[1])
+    )
+    frame = DriveCache()(drives[3].folder).frame(request.frame).frame
+    for camera, stamp, depth in zip(("front", "back"), frame.camera_stamps_ns, lidar[request].depth, strict=True):
+        values = depth.numpy()
+        store.write(camera, int(stamp), DepthMap(np.where(values > 0, values, np.nan).astype(np.float32), "metric"))
+    recipe = recipe_from_dict({**joint, "augmentation": {**PLAIN, "image": image}, "labels_2d": labels})
+    expected = FrameDataset(drives, recipe.augmentation, recipe.data, lidar_of_2d=True)[request].depth
+    data = StreamingData(recipe, recipe.detector_config(), drives)
+    data.trainer = None
+    dataset = data.train_dataloader().dataset
+    sample = dataset[request]
+    assert not sample.boxed and (expected > 0).sum() > 8
+    if image is None:
+        torch.testing.assert_close(sample.depth, expected, atol=1 / 256, rtol=0.0)
+        return
+    steps = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]  # pixels of the maps have no fractions
+    nearby = torch.stack([sample.depth.roll(step, (1, 2)) for step in steps])
+    error = ((nearby - expected).abs().amin(0) / expected)[expected > 0]
+    assert error.median() < 1e-3 and (error < 0.1).float().mean() > 0.9  # of two returns in one pixel maps keep the nearer
 
 
 # ---- what is learned

@@ -18,6 +18,7 @@ from dualview.training.clips import ClipSampler
 from dualview.training.drive_store import DriveSummary
 from dualview.training.lightning import lightning
 from dualview.training.objectives import SampleNeeds
+from dualview.training.offline_depth import MapDepthReader
 from dualview.training.recipe import Recipe
 from dualview.training.recipe_settings import DataSettings
 from dualview.training.samples import FrameDataset, collate
@@ -63,17 +64,18 @@ class StreamingData(lightning().LightningDataModule):  # type: ignore[misc]
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `TrainingBatch` from batch `start` on, in an order that nothing but the recipe decides."""
-        recipe, trainer = self.recipe, self.trainer
+        recipe, trainer, labels = self.recipe, self.trainer, self.recipe.labels_2d
         rank = trainer.global_rank if trainer is not None else 0
         world = trainer.world_size if trainer is not None else 1
         sampler = ClipSampler(
             self.drives, recipe.clips, recipe.seed, recipe.batch_size, recipe.steps * recipe.accumulate,
-            self.start, rank, world, 0.5 if recipe.labels_2d is None else recipe.labels_2d.share,
+            self.start, rank, world, 0.5 if labels is None else labels.share,
         )  # fmt: skip
         matrix = self.detector.working_from_ego_matrix
         dataset = FrameDataset(
             self.drives, recipe.augmentation, recipe.data, matrix, self.needs.lidar, self.needs.readers,
-            recipe.labels_2d is not None and recipe.labels_2d.lidar_depth,
+            labels is not None and labels.own_depth == "lidar",
+            MapDepthReader(labels, self.detector.image_size) if labels and labels.own_depth == "maps" else None,
         )  # fmt: skip
         return make_loader(dataset, sampler, recipe.data.workers)
 

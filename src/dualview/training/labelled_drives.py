@@ -18,7 +18,7 @@ from dualview.training.data_module import index_settings, prepare_drives
 from dualview.training.drive_store import DriveSummary
 from dualview.training.labels_2d_settings import Labels2DSettings
 from dualview.training.labels_2d_store import StoredLabels2D, labels_file, store_labels_2d
-from dualview.training.objective_2d import depth_store
+from dualview.training.offline_depth import depth_store
 from dualview.training.recipe import Recipe
 
 _MANY = 0.6  # of the labelled images: if fewer are in frames that are kept, something is set wrongly

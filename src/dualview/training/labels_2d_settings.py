@@ -19,8 +19,9 @@ class Labels2DSettings:
     min_score: labels below it only say where nothing is judged.
 
     depth: the model whose maps `dualview label-depth` made (its --model), null = without depth. depth_folder: its --out (null = beside
-    the recordings). metric: its --metric, for relative depth. lidar_depth: LiDAR of the 2D-labelled recordings supervises the
-    detector's own depth, as it does that of the others.
+    the recordings). metric: its --metric, for relative depth. own_depth: what the detector's own depth (`losses.lift_depth`,
+    `losses.dense_depth`) learns from in the 2D-labelled recordings: their LiDAR ("lidar", as in the others) or the maps of
+    `depth` ("maps").
 
     depth_of: what the predicted boxes are compared in, their "surface" that looks at the camera, as depth maps show objects, or their
     "center", as the paper may be read.
@@ -38,7 +39,7 @@ class Labels2DSettings:
     depth: str | None = None
     depth_folder: str | None = None
     metric: Literal["boxes", "lidar", "ground"] = "boxes"
-    lidar_depth: bool = False
+    own_depth: Literal["lidar", "maps"] | None = None
     weight: float = 1.0
     class_weight: float = 2.0
     box_weight: float = 0.75
@@ -67,6 +68,8 @@ class Labels2DSettings:
         for name in weights:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.own_depth == "maps" and self.depth is None:
+            raise ValueError("own_depth: maps needs the name of the maps, depth: MODEL")
         if self.max_candidates < 1 or (self.depth_scale is not None and self.depth_scale <= 0):
             raise ValueError("max_candidates and depth_scale must be positive")
 

@@ -6,9 +6,7 @@ left them. What is made of it is `image_box_loss`.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,6 @@ from dualview.detectors.config import DetectorConfig
 from dualview.detectors.detector import Settings
 from dualview.detectors.prediction import Prediction
 from dualview.errors import ConfigError
-from dualview.scene.depth_labels.store import DepthStore, depth_folder
 from dualview.scene.labels_2d.labels import network_labels
 from dualview.supervision.image_box_loss import ImageLayer, image_box_losses
 from dualview.supervision.image_box_matching import ImageBoxTruth
@@ -29,6 +26,7 @@ from dualview.training.image_truths import image_truth
 from dualview.training.labels_2d_settings import Labels2DSettings
 from dualview.training.labels_2d_store import LabelCache
 from dualview.training.objectives import Objective, SampleNeeds
+from dualview.training.offline_depth import DepthStores
 from dualview.training.recipe import Recipe
 from dualview.training.samples import FrameView, TrainingBatch
 
@@ -84,7 +82,7 @@ class ImageTruthReader:
     ) -> None:
         self._settings, self._class_names, self._image_size = settings, class_names, image_size
         self._labels = LabelCache()
-        self._depth: OrderedDict[str, DepthStore] = OrderedDict()
+        self._depth = DepthStores(settings)
         self._looked_for = None
         if settings.classes is not None:
             self._looked_for = torch.tensor([name in settings.classes for name in class_names])
@@ -122,20 +120,9 @@ class ImageTruthReader:
         """Depth [n] (m, NaN = not known) of boxes [n, 4] of the recorded image."""
         if self._settings.depth is None or not len(boxes):
             return torch.full((len(boxes),), torch.nan)
-        store = self._depth.pop(recording, None) or depth_store(recording, self._settings)
-        self._depth[recording] = store  # scale and shift of its images stay read
-        if len(self._depth) > 64:
-            self._depth.popitem(last=False)
         return torch.from_numpy(
-            store.box_depth(camera, stamp_ns, boxes, image_size, self._settings.metric)
+            self._depth(recording).box_depth(camera, stamp_ns, boxes, image_size, self._settings.metric)
         ).float()
-
-
-def depth_store(recording: str, settings: Labels2DSettings) -> DepthStore:
-    """Where the depth maps of a recording are."""
-    assert settings.depth is not None
-    root = None if settings.depth_folder is None else Path(settings.depth_folder).expanduser()
-    return DepthStore(depth_folder(recording, settings.depth, root))
 
 
 class ImageBoxObjective(Objective):

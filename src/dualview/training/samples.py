@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -103,13 +103,14 @@ class FrameDataset(Dataset):
         working_from_ego: Tensor | None = None,
         lidar: LidarInput | None = None,
         readers: Sequence[tuple[str, ExtraReader]] = (),
-        depth_of_2d: bool = False,
+        lidar_of_2d: bool = False,
+        depth_of_2d: Callable[[FrameView], Tensor] | None = None,
     ) -> None:
-        """lidar: give every sample its cloud of LiDAR points too. readers: what else samples bring, by name. depth_of_2d: the
-        LiDAR depth of drives of which only 2D labels are used counts as well.
+        """lidar: give every sample its cloud of LiDAR points too. readers: what else samples bring, by name. lidar_of_2d: the
+        LiDAR depth of drives of which only 2D labels are used counts as well; depth_of_2d: reads them another depth instead.
         """
         self._drives, self._lidar, self._readers = drives, lidar, tuple(readers)
-        self._depth_of_2d = depth_of_2d
+        self._lidar_of_2d, self._depth_of_2d = lidar_of_2d, depth_of_2d
         self._augmentation, self._data = augmentation, data
         self._working_from_ego = (
             torch.eye(4, dtype=torch.float64) if working_from_ego is None else working_from_ego
@@ -126,10 +127,10 @@ class FrameDataset(Dataset):
             labelled, request, draw, drive.source, self._augmentation, self._data, self._working_from_ego, points
         )
         if drive.only_2d:
-            sample = sample.without_boxes(self._depth_of_2d)
-        if not self._readers:
-            return sample
+            sample = sample.without_boxes(self._lidar_of_2d)
         view = FrameView(drive, labelled, request, draw, self._working_from_ego, sample.inputs)
+        if drive.only_2d and self._depth_of_2d is not None:
+            sample = replace(sample, depth=self._depth_of_2d(view))
         return replace(sample, extras={name: reader(view) for name, reader in self._readers})
 
 

@@ -114,26 +114,31 @@ def rectangles_to_network(
 
     With a lens that distorts, the rectangle around the undistorted outline is meant, which is a little larger than the object's own.
     """
+    if calibration.is_rectified:
+        return points_to_network(rectangles.view(-1, 2), calibration, image_size).view(-1, 4)
+    if not len(rectangles):
+        return torch.zeros(0, 4, dtype=torch.float64)
+    outline = torch.from_numpy(_outlines(rectangles.double().numpy()))  # [n, p, 2]
+    pixels = points_to_network(outline.view(-1, 2), calibration, image_size).view(outline.shape)
+    return torch.cat([pixels.amin(1), pixels.amax(1)], 1)
+
+
+def points_to_network(points: Tensor, calibration: CameraCalibration, image_size: tuple[int, int]) -> Tensor:
+    """Points [P, 2] of the recorded image in pixels of the network's image, float64; both count from the upper left corner."""
     mapping = ImageMapping.covering((calibration.height, calibration.width), image_size)
     if calibration.is_rectified:
         scale = torch.tensor(
             [mapping.resized[1] / calibration.width, mapping.resized[0] / calibration.height],
             dtype=torch.float64,
         )
-        shift = torch.tensor([mapping.left, mapping.top], dtype=torch.float64)
-        return (rectangles.double().view(-1, 2, 2) * scale - shift).view(-1, 4)
-    outline = _outlines(rectangles.double().numpy())  # [n, p, 2]
-    count, points = outline.shape[:2]
-    centred = (outline - 0.5).reshape(-1, 1, 2)  # OpenCV counts from the first pixel's centre
-    if not len(centred):
-        return torch.zeros(0, 4, dtype=torch.float64)
+        return points.double() * scale - torch.tensor([mapping.left, mapping.top], dtype=torch.float64)
+    centred = (points.double().numpy() - 0.5).reshape(-1, 1, 2)  # OpenCV counts from the first pixel's centre
     undistort = (
         cv2.fisheye.undistortPoints if calibration.distortion_model == "equidistant" else cv2.undistortPoints
     )
     rays = undistort(centred, calibration.intrinsics, calibration.distortion).reshape(-1, 2)
     matrix = mapping.intrinsics(calibration)
-    pixels = (rays @ matrix[:2, :2].T + matrix[:2, 2]).reshape(count, points, 2)
-    return torch.from_numpy(np.concatenate([pixels.min(1), pixels.max(1)], 1))
+    return torch.from_numpy(rays @ matrix[:2, :2].T + matrix[:2, 2])
 
 
 def _outlines(rectangles: np.ndarray, steps: int = 9) -> np.ndarray:
