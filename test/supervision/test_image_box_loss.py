@@ -332,27 +332,6 @@ def test_descent_moves_a_box_onto_its_label() -> None:
     assert (state[0, 0, :2] - real[0, :2]).norm() < 0.5 * (start[0, :2] - real[0, :2]).norm()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25])
-def test_shapes_get_their_share_of_the_gradient(share: float) -> None:
-    """Values stay; places and logits learn as ever; sizes and headings by so much."""
-    real = some_boxes(4, 9)
-    truth = truth_of(real, [0, 1, 2, 0], cameras(0.0)[0, 0])
-    wrong = real + torch.tensor([0.8, 0.5, 0.2, 0.4, -0.2, 0.3, 0.2])
-
-    def learned(config: ImageBoxConfig) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        boxes = wrong[None].clone().requires_grad_()
-        layer = ImageLayer(boxes, logits_of([0, 1, 2, 0]))
-        losses, _ = image_box_losses([layer], cameras(0.0), SIZE, [[truth]], config)
-        torch.stack(list(losses.values())).sum().backward()
-        return losses, boxes.grad[0]
-
-    (whole, all_gradients), (held, gradients) = learned(ImageBoxConfig()), learned(ImageBoxConfig(shape_gradient=share))
-    assert all(torch.equal(whole[name], held[name]) for name in whole)
-    torch.testing.assert_close(gradients[:, :3], all_gradients[:, :3])
-    torch.testing.assert_close(gradients[:, 3:], share * all_gradients[:, 3:])
-    assert (all_gradients[:, 3:] != 0).any(0).all()
-
-
 def test_truths_must_fit_the_cameras() -> None:
     layer = [ImageLayer(some_boxes(2, 0)[None], torch.zeros(1, 2, CLASSES))]
     with pytest.raises(ValueError, match="one entry"):

@@ -78,15 +78,3 @@ def test_statistics_of_a_frozen_backbone_stay_through_the_trainer(small_recipe: 
     changed = [name for name in body if not torch.equal(before[name], after[name])]
     assert changed and all("layer1" not in name and "layer2" not in name for name in changed)
     assert not [name for name in changed if "running" in name]
-
-
-def test_all_batch_statistics_stay_if_so_asked(small_recipe: dict, tmp_path: Path) -> None:
-    first, start = started(small_recipe, tmp_path)
-    before = read_tensors(first)
-    running = [name for name in before if "running" in name]
-    assert any(not name.startswith("image_backbone.") for name in running)
-    moved = read_tensors(run(start, tmp_path / "moved", freeze_batch_norm=True).weights)
-    assert any(not torch.equal(before[name], moved[name]) for name in running)
-    kept = read_tensors(run(start, tmp_path / "kept", freeze_all_batch_norms=True).weights)
-    assert all(torch.equal(before[name], kept[name]) for name in running)
-    assert any(not torch.equal(before[name], kept[name]) for name in before)

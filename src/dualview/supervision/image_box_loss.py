@@ -106,7 +106,7 @@ def image_box_losses(
     losses: dict[str, Tensor] = {}
     matches = []
     for index, layer in enumerate(layers):
-        boxes = _at_exposure(_shapes_held(layer.boxes.float(), config.shape_gradient), truths)
+        boxes = _at_exposure(layer.boxes.float(), truths)
         projected = project_boxes(boxes, image_from_working.float(), image_size, config.projection)  # [B, V, N]
         if config.depth_of == "surface":
             depth = surface_depth(boxes, image_from_working.float(), config.projection.near)
@@ -117,15 +117,6 @@ def image_box_losses(
             losses[f"image{index}/{name}"] = value
         matches.append(found)
     return losses, matches
-
-
-def _shapes_held(boxes: Tensor, share: float) -> Tensor:
-    """The same boxes [B, N, >=7]; of a gradient to their sizes and yaw, `share` arrives."""
-    if share == 1.0:
-        return boxes
-    shape = boxes[..., 3:7]
-    shape = shape.detach() + share * (shape - shape.detach())
-    return torch.cat([boxes[..., :3], shape, boxes[..., 7:]], -1)
 
 
 def _at_exposure(boxes: Tensor, truths: Truths) -> Tensor:

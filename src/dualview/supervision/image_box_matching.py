@@ -54,9 +54,7 @@ class ImageBoxConfig:
 
     depth_weight: of the depth among the five numbers of the L1 term; 0 leaves depth out. depth_scale: m by which depth is divided, so that
     it weighs like the others (their unit is the image height); None compares logarithms instead. depth_of: what the labels' depth is that
-    of, the objects' "center" or, as in depth maps, the "surface" that looks at the camera. shape_gradient: the share of the gradient that
-    sizes and headings get: a wrong size makes up for a wrong place sooner than the place is mended, so that 0, which leaves both to 3D
-    labels, may be better than the published 1. max_candidates: only so many of the
+    of, the objects' "center" or, as in depth maps, the "surface" that looks at the camera. max_candidates: only so many of the
     best-scored queries of a sample take part in matching. background_weight: factor on the class loss of unmatched queries: 1 trusts that
     everything visible was labelled, 0 says that unlabelled objects may be anywhere. ignored_share: an unmatched query is not background if
     so much of its rectangle lies in one ignored rectangle. visibility: queries whose rectangle the labelling rule would have left out are
@@ -69,7 +67,6 @@ class ImageBoxConfig:
     depth_weight: float = 1.0
     depth_scale: float | None = 61.2
     depth_of: Literal["center", "surface"] = "center"
-    shape_gradient: float = 1.0
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     max_candidates: int = 300

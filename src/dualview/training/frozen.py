@@ -47,9 +47,9 @@ def freeze_detector(detector: Detector, recipe: Recipe) -> None:
         part.requires_grad_(False)
 
 
-def keep_statistics(body: nn.Module, everywhere: bool = True, stages: int = 0) -> None:
-    """Batch norms that use what they know instead of the batch: of the whole module, or of a backbone's
-    frozen stages.
+def keep_statistics(body: nn.Module, everywhere: bool, stages: int) -> None:
+    """Batch norms that use what they know instead of the batch: of the whole backbone, or of its frozen
+    stages.
     """
     for part in [body] if everywhere else early_stages(body, stages):
         for module in part.modules():

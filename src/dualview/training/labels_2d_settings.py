@@ -47,7 +47,6 @@ class Labels2DSettings:
     depth_weight: float = 1.0
     depth_scale: float | None = 61.2
     depth_of: Literal["surface", "center"] = "surface"
-    shape_gradient: float = 1.0
     max_candidates: int = 300
     background_weight: float = 1.0
 
@@ -56,15 +55,7 @@ class Labels2DSettings:
             raise ValueError(
                 f"share {self.share} must lie between 0 and 1: it is the part of the slots that walk labels_2d.train"
             )
-        weights = (
-            "weight",
-            "class_weight",
-            "box_weight",
-            "giou_weight",
-            "depth_weight",
-            "background_weight",
-            "shape_gradient",
-        )
+        weights = ("weight", "class_weight", "box_weight", "giou_weight", "depth_weight", "background_weight")
         for name in weights:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -83,7 +74,6 @@ class Labels2DSettings:
             depth_weight=self.depth_weight,
             depth_scale=self.depth_scale,
             depth_of=self.depth_of,
-            shape_gradient=self.shape_gradient,
             max_candidates=self.max_candidates,
             background_weight=self.background_weight,
         )

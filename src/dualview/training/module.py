@@ -74,7 +74,7 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
     # -------------------------------------------------------------------------------------------------------
 
     def train(self, mode: bool = True) -> DetectorTraining:
-        """Training mode; the averaged weights, frozen parts, and if so asked batch statistics, stay as
+        """Training mode; the averaged weights, frozen parts, and if so asked the backbone's batch statistics, stay as
         they are.
         """
         super().train(mode)
@@ -85,8 +85,6 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
             keep_statistics(
                 backbone.body, self.recipe.freeze_batch_norm, self.recipe.freeze_stages
             )
-        if mode and self.recipe.freeze_all_batch_norms:
-            keep_statistics(self.detector)
         for part in frozen_parts(self.detector, self.recipe.frozen if mode else ()):
             part.eval()
         return self

