@@ -85,7 +85,7 @@ def labels_from_coco(
         name = IGNORE if annotation.get("iscrowd") else classes.get(annotation["category_id"])
         if name is None:
             category = categories.get(annotation["category_id"], "?")
-            report.passed_over[f"boxes of category '{category}', which is no class here"] += 1
+            report.passed_over[f"boxes of category '{category}', no class here (--classes '{category}=CLASS')"] += 1
             continue
         box = _box(annotation, path, across, down)
         if box[2] - box[0] < _MIN_SIDE or box[3] - box[1] < _MIN_SIDE:
