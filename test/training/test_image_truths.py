@@ -30,6 +30,14 @@ def test_no_augmentation_leaves_all_but_specks() -> None:
     )
 
 
+def test_doubtful_labels_are_ignored() -> None:
+    truth = image_truth(
+        labels(), torch.tensor([9.0, 8, 4]), torch.eye(3), SIZE, doubtful=torch.tensor([True, False, False])
+    )
+    assert truth.labels.tolist() == [0, 2] and truth.depth.tolist() == [8, 4]
+    assert truth.ignored.tolist() == [[0, 0, 10, 10], [20, 10, 40, 30]]
+
+
 def test_mirrored_zoomed_and_cut() -> None:
     """Twice the size around x = 30, mirrored: u' = 160 - 2 (u + 10), v' = 2 v - 20."""
     matrix = torch.tensor([[-2.0, 0, 140], [0, 2.0, -20], [0, 0, 1]])

@@ -120,6 +120,32 @@ def test_rectangles_lie_on_the_boxes_through_all_augmentation(joint: dict, targe
     assert compared > 20
 
 
+def test_rectangles_of_what_is_too_far_away_are_ignored(joint: dict, target_drive: Path) -> None:
+    """By the usual height of their class, here that of the synthetic world's cars."""
+    settings = {**joint, "augmentation": PLAIN, "labels_2d": {"on_source": True}}
+    settings["data"] = {**joint["data"], "train": [str(target_drive)]}
+
+    def truths(max_range: float, **labels_2d: object) -> list:
+        recipe = recipe_from_dict(
+            {
+                **settings,
+                "data": {**settings["data"], "max_range": max_range},
+                "labels_2d": {"on_source": True, **labels_2d},
+            }
+        )
+        dataset = dataset_of(recipe, drives_of(recipe))
+        return dataset[FrameRequest(0, 0, (0, 0, 0), 0)].extras["labels_2d"]
+
+    for whole, near, unjudged in zip(
+        truths(500.0), truths(12.0), truths(12.0, class_heights={}), strict=True
+    ):
+        assert len(near.labels) + len(near.ignored) == len(whole.labels) + len(whole.ignored)
+        assert torch.equal(unjudged.rectangles, whole.rectangles)
+    assert sum(len(t.labels) for t in truths(12.0)) < sum(len(t.labels) for t in truths(500.0))
+    with pytest.raises(ConfigError, match="class_heights must be positive"):
+        truths(12.0, class_heights={"car": 0.0})
+
+
 def test_dropped_cameras_and_unlabelled_recordings_say_nothing(joint: dict) -> None:
     recipe = recipe_from_dict({**joint, "augmentation": {**PLAIN, "camera_dropout": 1.0}})
     drives = drives_of(recipe)
@@ -242,7 +268,7 @@ def test_3d_terms_look_at_boxed_samples_alone_and_2d_terms_at_the_others(joint: 
     torch.stack(list(terms.values())).sum().backward()
     assert layers[-1].class_logits.grad[[1, 3]].any() and not layers[-1].class_logits.grad[[0, 2]].any()
     doubled = replace(recipe.labels_2d, weight=2.0, giou_weight=0.0)
-    twice = ImageBoxObjective(doubled, config.class_names, config.image_size).losses(prediction, batch)
+    twice = ImageBoxObjective(doubled, config.class_names, config.image_size, 55.0).losses(prediction, batch)
     assert twice["image2/giou"] == 0.0 and terms["image2/giou"] > 0.0
     # matching without GIoU may pair otherwise, but layers without a pair at all stay as they are
     resting = objective.losses(replace(prediction, decoder=None), batch)

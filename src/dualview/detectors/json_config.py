@@ -75,6 +75,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return tuple(
             _convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(arguments, value, strict=True))
         )
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} must be a section of names and values, got {value!r}")
+        return {str(key): _convert(arguments[1], v, f"{where}.{key}") for key, v in value.items()}
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(Any, hint), value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -21,14 +21,15 @@ def image_truth(
     augmented_from_original: Tensor,
     image_size: tuple[int, int],
     labelled_classes: Tensor | None = None,
+    doubtful: Tensor | None = None,
     rule: VisibilityRule | None = None,
     delay: float = 0.0,
 ) -> ImageBoxTruth:
     """The truth of one image. depth [n]: m of each rectangle of `labels`, NaN = not known (depth doesn't change with the image).
 
-    augmented_from_original [3, 3]: the image augmentation. labelled_classes bool [classes]: those that were labelled, None = all. delay:
-    s from the sample's instant to the image's exposure. Rectangles of which the augmentation leaves less than the visibility rule's
-    share, or too few pixels, become ignored ones.
+    augmented_from_original [3, 3]: the image augmentation. labelled_classes bool [classes]: those that were labelled, None = all.
+    doubtful bool [n]: of which nothing is to be learned, None = none. delay: s from the sample's instant to the image's exposure. Doubtful
+    rectangles, and those of which the augmentation leaves less than the visibility rule's share, or too few pixels, become ignored ones.
     """
     rule = rule or VisibilityRule()
     height, width = image_size
@@ -41,6 +42,8 @@ def image_truth(
     whole, clipped = moved(labels.rectangles)
     area = rectangle_area(clipped)
     enough = (area >= rule.min_inside * rectangle_area(whole)) & (area >= rule.min_area * (width / 1600) ** 2)
+    if doubtful is not None:
+        enough &= ~doubtful
     ignored = torch.cat([moved(labels.ignored)[1], clipped[~enough]])
     return ImageBoxTruth(
         clipped[enough],

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dualview.supervision.image_box_matching import ImageBoxConfig
+from dualview.training.label_distance import TYPICAL_HEIGHTS
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Labels2DSettings:
     at. rig: theirs (null = `data.rig`). share: of the batch's slots that walk them, if `data.train` names recordings too; without
     any, all slots do. on_source: the 2D labels of the recordings of `data.train` are used as well, beside their 3D labels.
     classes: those that the labeller looked for (null = all of the detector's); in images nothing else is called background.
-    min_score: labels below it only say where nothing is judged.
+    min_score: labels below it only say where nothing is judged. So do those of objects beyond `data.max_range`: their depth says where
+    they are, or else their height in the image and class_heights (m by class; {} = such labels count wherever they are).
 
     depth: the model whose maps `dualview label-depth` made (its --model), null = without depth. depth_folder: its --out (null = beside
     the recordings). metric: its --metric, for relative depth. own_depth: what the detector's own depth (`losses.lift_depth`,
@@ -36,6 +38,7 @@ class Labels2DSettings:
     on_source: bool = False
     classes: tuple[str, ...] | None = None
     min_score: float = 0.0
+    class_heights: dict[str, float] = field(default_factory=lambda: dict(TYPICAL_HEIGHTS))
     depth: str | None = None
     depth_folder: str | None = None
     metric: Literal["boxes", "lidar", "ground"] = "boxes"
@@ -59,6 +62,8 @@ class Labels2DSettings:
         for name in weights:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if any(height <= 0 for height in self.class_heights.values()):
+            raise ValueError(f"class_heights must be positive (m), got {self.class_heights}")
         if self.own_depth == "maps" and self.depth is None:
             raise ValueError("own_depth: maps needs the name of the maps, depth: MODEL")
         if self.max_candidates < 1 or (self.depth_scale is not None and self.depth_scale <= 0):

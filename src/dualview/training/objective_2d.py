@@ -18,11 +18,14 @@ from dualview.detectors.config import DetectorConfig
 from dualview.detectors.detector import Settings
 from dualview.detectors.prediction import Prediction
 from dualview.errors import ConfigError
-from dualview.scene.labels_2d.labels import network_labels
+from dualview.scene.calibration import CameraCalibration
+from dualview.scene.labels_2d.labels import NetworkLabels, network_labels
+from dualview.scene.preprocess import ImageMapping
 from dualview.supervision.image_box_loss import ImageLayer, image_box_losses
 from dualview.supervision.image_box_matching import ImageBoxTruth
 from dualview.training.clips import target_slots
 from dualview.training.image_truths import image_truth
+from dualview.training.label_distance import label_distance
 from dualview.training.labels_2d_settings import Labels2DSettings
 from dualview.training.labels_2d_store import LabelCache
 from dualview.training.objectives import Objective, SampleNeeds
@@ -69,18 +72,25 @@ def build_image_box_objective(
     repeats: tuple[int, ...] = ()
     if decoder is not None:
         repeats = (recipe.losses.one_to_many,) * decoder.num_single_frame_layers
-    return ImageBoxObjective(settings, detector.class_names, detector.image_size, repeats)
+    return ImageBoxObjective(settings, detector.class_names, detector.image_size, recipe.data.max_range, repeats)
 
 
 class ImageTruthReader:
     """Reads what 2D labels say of a sample: for each camera an `ImageBoxTruth`, None where that image isn't labelled or is masked; None
-    for a recording whose 2D labels aren't used. Raises BagError for files that are damaged.
+    for a recording whose 2D labels aren't used. What lies beyond max_range (m) is ignored, not background. Raises BagError for files that
+    are damaged.
     """
 
     def __init__(
-        self, settings: Labels2DSettings, class_names: tuple[str, ...], image_size: tuple[int, int]
+        self,
+        settings: Labels2DSettings,
+        class_names: tuple[str, ...],
+        image_size: tuple[int, int],
+        max_range: float,
     ) -> None:
         self._settings, self._class_names, self._image_size = settings, class_names, image_size
+        self._max_range = max_range
+        self._heights = torch.tensor([settings.class_heights.get(name, torch.nan) for name in class_names])
         self._labels = LabelCache()
         self._depth = DepthStores(settings)
         self._looked_for = None
@@ -109,10 +119,25 @@ class ImageTruthReader:
             depth = self._box_depth(
                 drive.source, camera, stamp, boxes, (calibration.height, calibration.width)
             )
+            beyond = self._beyond(labels, depth, calibration)
             matrix = view.draw.image.augmented_from_original
             delay = (stamp - frame.stamp_ns) * 1e-9
-            truths.append(image_truth(labels, depth, matrix, self._image_size, self._looked_for, delay=delay))
+            truths.append(
+                image_truth(labels, depth, matrix, self._image_size, self._looked_for, beyond, delay=delay)
+            )
         return truths
+
+    def _beyond(self, labels: NetworkLabels, depth: Tensor, calibration: CameraCalibration) -> Tensor:
+        """bool [n]: objects farther away than those that the 3D losses take."""
+        mapping = ImageMapping.covering((calibration.height, calibration.width), self._image_size)
+        distance = label_distance(
+            labels.rectangles,
+            self._heights[labels.labels],
+            depth,
+            torch.from_numpy(mapping.intrinsics(calibration)),
+            self._image_size[0],
+        )
+        return distance > self._max_range
 
     def _box_depth(
         self, recording: str, camera: str, stamp_ns: int, boxes: np.ndarray, image_size: tuple[int, int]
@@ -133,12 +158,14 @@ class ImageBoxObjective(Objective):
         settings: Labels2DSettings,
         class_names: tuple[str, ...],
         image_size: tuple[int, int],
+        max_range: float,
         repeats: tuple[int, ...] = (),
     ) -> None:
-        """repeats: of the first layers, how many instances the 3D losses let answer for one object."""
+        """max_range: m, beyond which labels count no more. repeats: of the first layers, how many instances the 3D losses let answer
+        for one object."""
         super().__init__()
         self._settings, self._repeats = settings, repeats
-        self._reader = ImageTruthReader(settings, class_names, image_size)
+        self._reader = ImageTruthReader(settings, class_names, image_size, max_range)
 
     @property
     def needs(self) -> SampleNeeds:
