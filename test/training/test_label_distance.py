@@ -26,8 +26,8 @@ def distance(rectangles: torch.Tensor, height: float, depth: float = torch.nan) 
 def test_a_box_of_the_usual_height_is_where_it_is(
     far: float, bearing: float, length: float, yaw: float, height: float
 ) -> None:
-    """Camera 1.6 m above the road, looking along x; a box stands on the road. Its height is that of its near edge, so it seems nearer by up
-    to half its diagonal."""
+    """Camera 1.6 m above the road, looking along x; a box stands on the road. Its near edge is taller than its middle, and of a low box the
+    far edge is seen over the near one, so it seems nearer, by one or two times half its diagonal."""
     camera_from_working = torch.tensor([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]).double()
     matrix = torch.eye(4, dtype=torch.float64)
     matrix[:3, :3] = INTRINSICS
@@ -37,9 +37,9 @@ def test_a_box_of_the_usual_height_is_where_it_is(
     assert seen.valid.all()
     true = (ahead**2 + left**2) ** 0.5
     half = length / 2**0.5
-    assert true - 1.5 * half - 0.02 * true <= distance(seen.rectangles, height).item() <= true * 1.02
+    assert true - 2.5 * half <= distance(seen.rectangles, height).item() <= true + half
     by_depth = distance(seen.rectangles, height, ahead).item()
-    assert abs(by_depth - true) < 0.02 * true + half
+    assert abs(by_depth - true) < half
 
 
 def test_what_cannot_be_told() -> None:
