@@ -121,20 +121,13 @@ def test_rectangles_lie_on_the_boxes_through_all_augmentation(joint: dict, targe
 
 
 def test_rectangles_of_what_is_too_far_away_are_ignored(joint: dict, target_drive: Path) -> None:
-    """By the usual height of their class, here that of the synthetic world's cars."""
-    settings = {**joint, "augmentation": PLAIN, "labels_2d": {"on_source": True}}
-    settings["data"] = {**joint["data"], "train": [str(target_drive)]}
+    """By the usual height of their class."""
 
     def truths(max_range: float, **labels_2d: object) -> list:
-        recipe = recipe_from_dict(
-            {
-                **settings,
-                "data": {**settings["data"], "max_range": max_range},
-                "labels_2d": {"on_source": True, **labels_2d},
-            }
-        )
-        dataset = dataset_of(recipe, drives_of(recipe))
-        return dataset[FrameRequest(0, 0, (0, 0, 0), 0)].extras["labels_2d"]
+        data = {**joint["data"], "train": [str(target_drive)], "max_range": max_range}
+        labels = {"on_source": True, **labels_2d}
+        recipe = recipe_from_dict({**joint, "augmentation": PLAIN, "data": data, "labels_2d": labels})
+        return dataset_of(recipe, drives_of(recipe))[FrameRequest(0, 0, (0, 0, 0), 0)].extras["labels_2d"]
 
     for whole, near, unjudged in zip(
         truths(500.0), truths(12.0), truths(12.0, class_heights={}), strict=True

@@ -54,11 +54,11 @@ class ImageBoxConfig:
 
     depth_weight: of the depth among the five numbers of the L1 term; 0 leaves depth out. depth_scale: m by which depth is divided, so that
     it weighs like the others (their unit is the image height); None compares logarithms instead. depth_of: what the labels' depth is that
-    of, the objects' "center" or, as in depth maps, the "surface" that looks at the camera. max_candidates: only so many of the
-    best-scored queries of a sample take part in matching. background_weight: factor on the class loss of unmatched queries: 1 trusts that
-    everything visible was labelled, 0 says that unlabelled objects may be anywhere. ignored_share: an unmatched query is not background if
-    so much of its rectangle lies in one ignored rectangle. visibility: queries whose rectangle the labelling rule would have left out are
-    not background either.
+    of, the objects' "center" or, as in depth maps, the "surface" that looks at the camera. max_candidates: only so many of
+    the best-scored queries of a sample take part in matching. background_weight: factor on the class loss of unmatched queries: 1 trusts
+    that everything visible was labelled, 0 says that unlabelled objects may be anywhere. ignored_share: an unmatched query is not
+    background if so much of its rectangle lies in one ignored rectangle. visibility: queries whose rectangle the labelling rule would have
+    left out are not background either.
     """
 
     class_weight: float = 2.0
