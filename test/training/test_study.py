@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -43,9 +44,10 @@ def test_wrong_studies_say_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureF
     file.write_text(yaml.safe_dump(good))
     with pytest.raises(ConfigError, match=r"row 'b'.*no key 'step': did you mean 'steps'"):
         load_study(str(file))
-    file.write_text(yaml.safe_dump({**good, "baseline": "c"}))
-    with pytest.raises(ConfigError, match="baseline 'c' is none of the rows a, b"):
-        load_study(str(file))
+    for key, value in {"baseline": "c", "compare": [["b", "a"], ["a", "c"]], "unchanged": "c"}.items():
+        file.write_text(yaml.safe_dump({**good, key: value}))
+        with pytest.raises(ConfigError, match=f"{key} 'c' is none of the rows a, b"):
+            load_study(str(file))
     drive = tmp_path / "drive.mcap"
     drive.write_bytes(b"")
     assert (
@@ -80,11 +82,13 @@ def test_the_table_says_noise_where_there_is_noise() -> None:
     lines = study_table(scores, "base", ["mAP"]).splitlines()
     assert "| base | 3 | 0.200 ± 0.100 |" in lines
     assert "| missing | 0 | not run |" in lines
-    (better,) = [line for line in lines if line.startswith("| better | +")]
-    (same,) = [line for line in lines if line.startswith("| same | +")]
+    (better,) = [line for line in lines if line.startswith("| better − base | +")]
+    (same,) = [line for line in lines if line.startswith("| same − base | +")]
     assert "noise" not in better and "within the noise" in same
     first = {row: {0: runs[0]} for row, runs in scores.items() if runs}  # a difference, and nothing known of its noise
-    assert "| better | +0.100 (one seed) |" in study_table(first, "base", ["mAP"]).splitlines()
+    assert "| better − base | +0.100 (one seed) |" in study_table(first, "base", ["mAP"]).splitlines()
+    pairs = study_table(scores, "base", ["mAP"], [("better", "same"), ("same", "missing")]).splitlines()
+    assert pairs[:-1] == lines and pairs[-1].startswith("| better − same | +0.097 ± ")  # 'missing' has no seed yet
     assert look_up({"per_class": {"car": {"ap_2m": 0.5}}}, "per_class.car.ap_2m") == 0.5
     with pytest.raises(KeyError, match=r"no per_class\.bus"):
         look_up({"per_class": {"car": 1}}, "per_class.bus.ap_2m")
@@ -113,8 +117,11 @@ def test_a_study_runs_and_goes_on(small_recipe: dict, drives: Path, tmp_path: Pa
     assert not (place.run("plain", 4) / "weights.safetensors").exists()
 
     (place.run("plain", 3) / "report" / "metrics.json").unlink()
+    for seed in (3, 4):
+        shutil.rmtree(place.run("alone", seed))
     with pytest.raises(StudyError, match=r"plain-3: dualview (train|evaluate) failed"):
         run_study(study, place.root, bags[:2], [str(tmp_path / "absent.mcap")], tell=told.append)
+    assert not place.run("alone", 4).exists()  # alone-3 may have begun before the failure was seen, nothing after it
 
 
 def test_the_row_that_is_not_trained_is_scored_once(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dualview.training.bag_index import find_recordings
     from dualview.training.recipe import parse_changes
     from dualview.training.study import load_study
-    from dualview.training.study_run import run_study
+    from dualview.training.study_run import StudyFolder, read_scores, run_study
     from dualview.training.study_table import study_table
 
     if arguments.jobs < 1:
@@ -53,8 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
         if not (name and sign and pattern):
             raise ConfigError(f"--also '{given}' isn't NAME=BAGS, such as source=drives/city1_test")
         also[name] = [*also.get(name, []), *(str(p) for p in find_recordings([pattern]))]
-    scores = run_study(study, folder, train, test, arguments.jobs, also=also)
-    table = study_table(scores, study.baseline, study.metrics)
-    (folder / "table.md").write_text(table, encoding="utf-8")
-    print(table, end="")
+
+    def tell(line: str) -> None:
+        print(line, flush=True)
+        scores = read_scores(study, StudyFolder(folder))
+        table = study_table(scores, study.baseline, study.metrics, study.compare)
+        (folder / "table.md").write_text(table, encoding="utf-8")
+
+    run_study(study, folder, train, test, arguments.jobs, tell, also)
+    print((folder / "table.md").read_text(encoding="utf-8"), end="")
     return 0

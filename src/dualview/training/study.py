@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,19 @@ from dualview.training.recipe import Recipe, load_recipe
 
 @dataclass(frozen=True)
 class Study:
-    """recipe: name or file that all rows start from. changes: laid over it in all rows, by dotted path. rows:
-    name -> further changes. baseline: the row that the others are compared with, seed by seed. seeds: of
-    weights and of the order of clips. metrics: dotted paths into metrics.json; "source:NDS" is NDS on the further test set
-    that the command names "source". evaluate: further arguments of `dualview evaluate`; evaluate_also: those for one further
-    test set alone, by its name. unchanged: a row that isn't
-    trained: what `start_from` is before, the same for every seed.
+    """recipe: name or file that all rows start from. changes: laid over it in all rows, by dotted path. rows: name -> further
+    changes. baseline: the row that the others are compared with, seed by seed. compare: further pairs (row, other) to compare so,
+    such as each part of a method with the row before. seeds: of weights and of the order of clips. metrics: dotted paths into
+    metrics.json; "source:NDS" is NDS on the further test set that the command names "source". evaluate: further arguments of
+    `dualview evaluate`; evaluate_also: those for one further test set alone, by its name. unchanged: a row that isn't trained: what
+    `start_from` is before, the same for every seed.
     """
 
     recipe: str
     rows: dict
     baseline: str
     changes: dict = field(default_factory=dict)
+    compare: tuple[tuple[str, str], ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
     metrics: tuple[str, ...] = ("mAP", "NDS", "AMOTA")
     evaluate: tuple[str, ...] = ()
@@ -37,10 +39,11 @@ class Study:
     unchanged: str | None = None
 
     def __post_init__(self) -> None:
-        if self.baseline not in self.rows:
-            raise ValueError(f"baseline '{self.baseline}' is none of the rows {', '.join(self.rows)}")
-        if self.unchanged is not None and self.unchanged not in self.rows:
-            raise ValueError(f"unchanged '{self.unchanged}' is none of the rows {', '.join(self.rows)}")
+        named = {"baseline": (self.baseline,), "compare": tuple(chain(*self.compare)), "unchanged": (self.unchanged or self.baseline,)}
+        for key, rows in named.items():
+            unknown = [row for row in rows if row not in self.rows]
+            if unknown:
+                raise ValueError(f"{key} '{unknown[0]}' is none of the rows {', '.join(self.rows)}")
         unasked = [name for name in self.evaluate_also if name not in self.test_sets]
         if unasked:
             raise ValueError(f"evaluate_also names '{unasked[0]}', but no metric is called {unasked[0]}:...")

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -63,20 +63,17 @@ def run_study(
 ) -> Scores:
     """Train and score every row with every seed; scores[row][seed][metric].
 
-    jobs: runs at a time, each on its share of the cores. also: further test sets by name; all but "transductive" must be unseen.
-    Raises ConfigError if a drive is trained on and scored, or a test set or `start_from` is missing; StudyError naming the run that
-    failed and its log.
+    jobs: runs at a time, each on its share of the cores. tell: called with a line after each run, whose scores can be read then. also:
+    further test sets by name; all but "transductive" must be unseen. Raises ConfigError if a drive is trained on and scored, or a test set
+    or `start_from` is missing; StudyError naming the run that failed and its log, and begins no further one.
     """
     also = also or {}
     _check_drives(study, train_drives, test_drives, also)
     place = StudyFolder(folder)
     runs = study.runs()
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    done = 0
 
-    def one(run: tuple[str, int]) -> None:
-        nonlocal done
-        row, seed = run
+    def one(row: str, seed: int) -> None:
         recipe = study.recipe_of(row, seed, list(train_drives))
         sets = {"": test_drives, **also}
         missing = {
@@ -86,12 +83,17 @@ def run_study(
             weights = _weights(study, recipe, place, row, seed, threads)
             for name, drives in missing.items():
                 _score(study, recipe, weights, place.report(row, seed, name), name, drives, threads)
-        done += 1
-        tell(f"[{done}/{len(runs)}] {row}, seed {seed}")
 
     with ThreadPoolExecutor(jobs) as pool:
-        for result in [pool.submit(one, run) for run in runs]:
-            result.result()
+        running = {pool.submit(one, row, seed): (row, seed) for row, seed in runs}
+        try:
+            for done, finished in enumerate(as_completed(running), start=1):
+                finished.result()
+                row, seed = running[finished]
+                tell(f"[{done}/{len(runs)}] {row}, seed {seed}")
+        except BaseException:  # a run that failed, or Ctrl-C: what is running ends or was stopped too, nothing more begins
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return read_scores(study, place)
 
 

@@ -56,37 +56,47 @@ def look_up(metrics: Mapping[str, Any], path: str) -> float:
 
 
 def study_table(
-    scores: Mapping[str, Mapping[int, Mapping[str, float]]], baseline: str, metrics: Sequence[str]
+    scores: Mapping[str, Mapping[int, Mapping[str, float]]],
+    baseline: str,
+    metrics: Sequence[str],
+    compare: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """Markdown of scores[row][seed][metric]. Rows and seeds that are missing are said to be."""
-    lines = [
-        "| row | seeds | " + " | ".join(metrics) + " |",
-        "|---|---|" + "---|" * len(metrics),
-    ]
+    """Markdown of scores[row][seed][metric], with the difference of every row from the baseline and of each further pair (row, other)
+    of `compare`. Rows and seeds that are missing are said to be.
+    """
+    lines = [*_head(("row", "seeds", *metrics))]
     for row, runs in scores.items():
-        cells = []
-        for metric in metrics:
-            values = [runs[seed][metric] for seed in sorted(runs)]
-            spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.3f}{spread}" if values else "not run")
-        lines.append(f"| {row} | {len(runs)} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        f"Differences from `{baseline}`, paired by seed, with the half width of the 95 % interval:",
-        "",
-    ]
-    lines += ["| row | " + " | ".join(metrics) + " |", "|---|" + "---|" * len(metrics)]
-    for row, runs in scores.items():
-        shared = sorted(set(runs) & set(scores.get(baseline, {})))
-        if row == baseline or not shared:
-            continue
-        cells = []
-        for metric in metrics:
-            found = paired_difference(
-                [runs[seed][metric] for seed in shared], [scores[baseline][seed][metric] for seed in shared]
-            )
-            verdict = "" if found.clear else " (within the noise)"
-            one_seed = math.isinf(found.half_width)
-            cells.append(f"{found.mean:+.3f} " + ("(one seed)" if one_seed else f"± {found.half_width:.3f}{verdict}"))
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+        cells = [_mean_and_spread([run[metric] for run in runs.values()]) for metric in metrics]
+        lines.append(_line(row, str(len(runs)), *cells))
+    pairs = [*((row, baseline) for row in scores if row != baseline), *compare]
+    lines += ["", "Differences, paired by seed, with the half width of the 95 % interval:", ""]
+    lines += [*_head(("rows", *metrics))]
+    for row, other in pairs:
+        seeds = sorted(scores[row].keys() & scores[other].keys())
+        if seeds:
+            cells = [
+                _difference([scores[row][s][metric] for s in seeds], [scores[other][s][metric] for s in seeds])
+                for metric in metrics
+            ]
+            lines.append(_line(f"{row} − {other}", *cells))
     return "\n".join(lines) + "\n"
+
+
+def _head(names: Sequence[str]) -> tuple[str, str]:
+    return _line(*names), "|" + "---|" * len(names)
+
+
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _mean_and_spread(values: Sequence[float]) -> str:
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}" if values else "not run"
+
+
+def _difference(row: Sequence[float], other: Sequence[float]) -> str:
+    found = paired_difference(row, other)
+    if math.isinf(found.half_width):
+        return f"{found.mean:+.3f} (one seed)"
+    return f"{found.mean:+.3f} ± {found.half_width:.3f}" + ("" if found.clear else " (within the noise)")
