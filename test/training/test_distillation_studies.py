@@ -16,7 +16,7 @@ from dualview.training.objective_lidar import build_lidar_objective
 from dualview.training.recipe import Recipe, load_recipe
 from dualview.training.study import Study, load_study
 
-STUDIES = ("tig", "tig_bevdet", "rayd3d", "combined")
+STUDIES = ("lidar_bevdet", "lidar_bevdepth", "combined")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_every_row_builds_and_its_backbone_learns_nothing(name: str, teacher: Pa
             assert objective._teacher.config.image_size == config.image_size  # stored drives are shared
             assert objective.needs.lidar.max_age > 0.5  # two sweeps of a LiDAR at 2 Hz
             assert objective._teacher.config.branch.max_points == 32  # a pillar of 0.8 m holds many
-        if row == "all":
+        if row == "ray_response":
             assert objective.settings.response is not None and not any("aren't distilled" in line for line in told)
 
 
@@ -89,7 +89,7 @@ def test_lengths_are_those_of_the_grid() -> None:
     ]
     rays = [(s.rays, grid) for s, grid in settings if s.rays is not None]
     features = [s.inner_feature for s, _ in settings if s.inner_feature is not None]
-    assert len(rays) == 6 and all(r.sigma * grid.resolution == pytest.approx(4.0) for r, grid in rays)
+    assert len(rays) == 9 and all(r.sigma * grid.resolution == pytest.approx(4.0) for r, grid in rays)
     assert len(features) == 6 and all(f.keypoints == 12 for f in features)
 
 
@@ -107,7 +107,7 @@ def test_dualview_learns_from_the_teacher_the_maps_and_both() -> None:
 def test_only_the_drives_named_for_it_are_scored_under_corruptions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = load_study("tig")
+    study = load_study("lidar_bevdepth")
     assert study.test_sets == ("corrupted",)
     ran: dict[str, list[str]] = {}
 

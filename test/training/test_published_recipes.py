@@ -66,7 +66,7 @@ def test_the_bevdet_family_lifts_what_its_authors_lift() -> None:
 
 
 def test_studies_of_distillation_change_the_teacher_alone() -> None:
-    for name, count in (("tig", 4), ("tig_bevdet", 5), ("rayd3d", 5)):
+    for name, count in (("lidar_bevdet", 9), ("lidar_bevdepth", 7)):
         study = load_study(name, {"lidar_distillation.teacher": "mine.safetensors"})
         recipes = {row: study.recipe_of(row, 1, ["a.mcap"]) for row in study.rows}
         assert len(recipes) == count and recipes["base"].lidar_distillation is None
@@ -75,8 +75,7 @@ def test_studies_of_distillation_change_the_teacher_alone() -> None:
             for row, r in recipes.items()
             if r.lidar_distillation and r.lidar_distillation.settings.needs_teacher
         }
-        depth_only = {"base", "absolute_depth", "inner_depth"} if name.startswith("tig") else {"base"}
-        assert with_teacher == set(recipes) - depth_only
+        assert with_teacher == set(recipes) - {"base", "absolute_depth", "tig_depth"}
         assert all(recipes[row].lidar_distillation.teacher == "mine.safetensors" for row in with_teacher)
         assert (
             len(
@@ -91,9 +90,9 @@ def test_studies_of_distillation_change_the_teacher_alone() -> None:
         assert grid.same_cells(load_recipe("centerpoint_coarse").detector_config().bev_grid)
         parts = [r.lidar_distillation and r.lidar_distillation.settings for r in recipes.values()]
         assert len({str(p) for p in parts}) == count
-    inner = load_study("tig").recipe_of("inner_feature", 0, ["a"]).lidar_distillation.settings
+    inner = load_study("lidar_bevdepth").recipe_of("tig_feature", 0, ["a"]).lidar_distillation.settings
     assert inner.inner_depth is None and inner.inner_feature is not None and inner.absolute_depth == 0
-    rays = load_study("rayd3d").recipe_of("contrastive", 0, ["a"]).lidar_distillation.settings.rays
+    rays = load_study("lidar_bevdet").recipe_of("ray_contrastive", 0, ["a"]).lidar_distillation.settings.rays
     assert rays.weighted_weight == 0 and rays.contrastive_weight == 1
 
 
