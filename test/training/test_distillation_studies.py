@@ -74,6 +74,7 @@ def test_every_row_builds_and_its_backbone_learns_nothing(name: str, teacher: Pa
         if objective is not None and objective.settings.needs_teacher:
             assert objective._teacher.config.image_size == config.image_size  # stored drives are shared
             assert objective.needs.lidar.max_age > 0.5  # two sweeps of a LiDAR at 2 Hz
+            assert objective._teacher.config.branch.max_points == 32  # pillars coarser than CenterPoint's hold more than its 20
         if row == "ray_response":
             assert objective.settings.response is not None and not any("aren't distilled" in line for line in told)
 

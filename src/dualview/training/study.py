@@ -39,7 +39,11 @@ class Study:
     unchanged: str | None = None
 
     def __post_init__(self) -> None:
-        named = {"baseline": (self.baseline,), "compare": tuple(chain(*self.compare)), "unchanged": (self.unchanged or self.baseline,)}
+        named = {
+            "baseline": [self.baseline],
+            "compare": list(chain(*self.compare)),
+            "unchanged": [] if self.unchanged is None else [self.unchanged],
+        }
         for key, rows in named.items():
             unknown = [row for row in rows if row not in self.rows]
             if unknown:

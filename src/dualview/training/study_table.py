@@ -64,13 +64,13 @@ def study_table(
     """Markdown of scores[row][seed][metric], with the difference of every row from the baseline and of each further pair (row, other)
     of `compare`. Rows and seeds that are missing are said to be.
     """
-    lines = [*_head(("row", "seeds", *metrics))]
+    lines = _head("row", "seeds", *metrics)
     for row, runs in scores.items():
         cells = [_mean_and_spread([run[metric] for run in runs.values()]) for metric in metrics]
         lines.append(_line(row, str(len(runs)), *cells))
     pairs = [*((row, baseline) for row in scores if row != baseline), *compare]
     lines += ["", "Differences, paired by seed, with the half width of the 95 % interval:", ""]
-    lines += [*_head(("rows", *metrics))]
+    lines += _head("rows", *metrics)
     for row, other in pairs:
         seeds = sorted(scores[row].keys() & scores[other].keys())
         if seeds:
@@ -82,8 +82,8 @@ def study_table(
     return "\n".join(lines) + "\n"
 
 
-def _head(names: Sequence[str]) -> tuple[str, str]:
-    return _line(*names), "|" + "---|" * len(names)
+def _head(*names: str) -> list[str]:
+    return [_line(*names), "|" + "---|" * len(names)]
 
 
 def _line(*cells: str) -> str:
