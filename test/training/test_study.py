@@ -116,7 +116,16 @@ def test_a_study_runs_and_goes_on(small_recipe: dict, drives: Path, tmp_path: Pa
     assert (place.run("plain", 3) / "weights.safetensors").is_file()
     assert not (place.run("plain", 4) / "weights.safetensors").exists()
 
-    (place.run("plain", 3) / "report" / "metrics.json").unlink()
+    def again(changes: dict, test: list[str]) -> None:
+        run_study(load_study(str(file), changes), place.root, bags[:2], test, tell=told.append)
+
+    with pytest.raises(ConfigError, match=r"plain-3 was trained with another recipe \(precision\): .* --out"):
+        again({"precision": "bf16"}, bags[2:])
+    with pytest.raises(ConfigError, match=f"plain-3/report holds scores of other drives .*{Path(bags[2]).stem}"):
+        again({}, [str(tmp_path / "other.mcap")])
+    assert len(told) == 4
+
+    place.metrics("plain", 3).unlink()
     for seed in (3, 4):
         shutil.rmtree(place.run("alone", seed))
     with pytest.raises(StudyError, match=r"plain-3: dualview (train|evaluate) failed"):

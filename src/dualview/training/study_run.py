@@ -21,7 +21,7 @@ import yaml
 from dualview.detectors.checkpoint import find_checkpoint
 from dualview.errors import ConfigError, DualViewError
 from dualview.training.bag_index import find_recordings
-from dualview.training.recipe import Recipe, recipe_to_dict
+from dualview.training.recipe import Recipe, load_recipe, recipe_to_dict
 from dualview.training.study import Study
 from dualview.training.study_table import look_up
 
@@ -42,6 +42,10 @@ class StudyFolder:
     def run(self, row: str, seed: int) -> Path:
         """Folder of one run."""
         return self.root / f"{row}-{seed}"
+
+    def recipe(self, row: str, seed: int) -> Path:
+        """What one run was asked to train."""
+        return self.run(row, seed) / "study_recipe.yaml"
 
     def report(self, row: str, seed: int, test_set: str = "") -> Path:
         """Folder of the scores of one run, on the test drives or on a further test set."""
@@ -64,13 +68,14 @@ def run_study(
     """Train and score every row with every seed; scores[row][seed][metric].
 
     jobs: runs at a time, each on its share of the cores. tell: called with a line after each run, whose scores can be read then. also:
-    further test sets by name; all but "transductive" must be unseen. Raises ConfigError if a drive is trained on and scored, or a test set
-    or `start_from` is missing; StudyError naming the run that failed and its log, and begins no further one.
+    further test sets by name; all but "transductive" must be unseen. Raises ConfigError if a drive is trained on and scored, a test set
+    or `start_from` is missing, or `folder` holds runs of another recipe or scores of other drives; StudyError naming the run that failed and its log, and begins no further one.
     """
     also = also or {}
     _check_drives(study, train_drives, test_drives, also)
     place = StudyFolder(folder)
     runs = study.runs()
+    _check_kept_runs(study, place, list(train_drives), {"": test_drives, **also})
     threads = max(1, (os.cpu_count() or 1) // jobs)
 
     def one(row: str, seed: int) -> None:
@@ -126,6 +131,28 @@ def _check_drives(
             )
 
 
+def _check_kept_runs(
+    study: Study, place: StudyFolder, train_drives: list[str], sets: Mapping[str, Sequence[str]]
+) -> None:
+    """Raises ConfigError if a run that is there would be taken for one of this study and isn't."""
+    for row, seed in study.runs():
+        wanted, kept = study.recipe_of(row, seed, train_drives), place.recipe(row, seed)
+        if kept.is_file():
+            there, asked = (recipe_to_dict(r) for r in (load_recipe(str(kept)), wanted))
+            differing = [key for key, value in asked.items() if there[key] != value]
+            if differing:
+                raise ConfigError(
+                    f"{kept.parent} was trained with another recipe ({', '.join(differing)}): name another folder with --out"
+                )
+        for name, drives in sets.items():
+            metrics = place.metrics(row, seed, name)
+            scored = set(json.loads(metrics.read_text()).get("drives", ())) if metrics.is_file() else set()
+            if scored and scored != {Path(drive).stem for drive in drives}:
+                raise ConfigError(
+                    f"{metrics.parent} holds scores of other drives ({', '.join(sorted(scored)[:3])}, ...): name another folder with --out"
+                )
+
+
 def read_scores(study: Study, place: StudyFolder) -> Scores:
     """The scores of all runs that are finished."""
     scores: Scores = {row: {} for row in study.rows}
@@ -148,10 +175,10 @@ def _weights(study: Study, recipe: Recipe, place: StudyFolder, row: str, seed: i
     """The weights of a run, trained now if they aren't there."""
     folder = place.run(row, seed)
     folder.mkdir(parents=True, exist_ok=True)
+    recipe_file = place.recipe(row, seed)
+    recipe_file.write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     if row == study.unchanged:
         return str(find_checkpoint(str(recipe.start_from)))
-    recipe_file = folder / "study_recipe.yaml"
-    recipe_file.write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     resume = ["--resume"] if (folder / "last.ckpt").exists() else []
     _command(["train", str(recipe_file), "--out", str(folder), "--quiet", *resume], folder, threads)
     return str(folder / "weights.safetensors")
