@@ -13,6 +13,8 @@ import torch
 
 import dualview
 from dualview.cli import main
+from dualview.detectors.checkpoint import build_detector, save_checkpoint
+from dualview.detectors.lidar_presets import centerpoint_tiny
 from dualview.detectors.session import TrackingSession
 from dualview.errors import ConfigError
 from dualview.evaluation import run
@@ -224,6 +226,15 @@ def test_labels_are_read_once_for_all_corruptions(labelled, tmp_path: Path, monk
                "--corruptions", "camera_crash,brightness", "--severities", "easy,hard"]  # fmt: skip
     assert main(["evaluate", str(bag), *options, "--report", str(tmp_path / "report")]) == 0
     assert reads == [str(bag)]
+
+
+def test_a_detector_that_sees_no_images_is_not_corrupted(labelled, tmp_path: Path, capsys) -> None:
+    bag, rig_file, _ = labelled
+    weights = tmp_path / "lidar.safetensors"
+    save_checkpoint(build_detector(centerpoint_tiny()), weights)
+    options = ["--rig", str(rig_file), "--weights", str(weights), "--device", "cpu", "--corruptions", "fog"]
+    assert main(["evaluate", str(bag), *options, "--report", str(tmp_path / "report")]) == 1
+    assert "centerpoint-tiny sees no images, so that --corruptions change nothing" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

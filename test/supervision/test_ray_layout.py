@@ -174,3 +174,8 @@ def test_boxes_outside_and_broken_ones():
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         RayConfig(**wrong)
+
+
+def test_rays_that_teach_nothing_are_refused():
+    with pytest.raises(ValueError, match="weight 0: turn rays off"):
+        RayConfig(contrastive_weight=0.0, weighted_weight=0.0)

@@ -47,6 +47,13 @@ def test_dinov2_with_its_publishers_names(tmp_path: Path) -> None:
     torch.testing.assert_close(teacher.network.state_dict()["blocks.11.mlp.fc2.weight"], same)
 
 
+def test_a_hash_is_of_a_file_and_a_tag_is_timms(vit_file: Path) -> None:
+    with pytest.raises(ConfigError, match="--sha256 is of a file: name it with --weights"):
+        open_teacher(TeacherChoice("test_vit", None, sha256_of(vit_file)))
+    with pytest.raises(ConfigError, match=r"timm can't build 'test_vit\.nosuchtag'"):
+        open_teacher(TeacherChoice("test_vit.nosuchtag", str(vit_file)))
+
+
 @pytest.mark.parametrize(
     ("name", "channels"), [("deit_tiny_patch16_224", 192), ("eva02_tiny_patch14_224", 192)]
 )

@@ -31,7 +31,8 @@ def camera(name: str, height: int, width: int) -> CameraInput:
 def test_every_camera_keeps_its_own_proportions() -> None:
     """The first camera is upright; the wide one behind it still sees to 44 degrees on both sides."""
     closed = ClosedFrame(START, (camera("upright", 128, 96), camera("wide", 96, 160)), np.eye(4), {})
-    frames = whole_views(closed, 80, 16)
+    frames, masked = whole_views(closed, 80, 16)
+    assert not masked
     assert [f.image_size for f in frames] == [(80, 64), (48, 80)]
     assert [f.camera_names for f in frames] == [("upright",), ("wide",)] and all(
         f.camera_mask.all() for f in frames

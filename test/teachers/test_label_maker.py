@@ -1,5 +1,6 @@
 """Recordings become label maps: resumable, the same however they are made, and read back by frame."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from label_world import GRID, RIG, RIG_YAML, START, write_recording
 from dualview.cli import main
 from dualview.errors import BagError, ConfigError
 from dualview.scene.augmentation.bev import BevAugmentation
-from dualview.teachers import label_maker
+from dualview.teachers import label_lift, label_maker
 from dualview.teachers.label_maker import LabelEngine, make_label_maps
 from dualview.teachers.label_settings import LabelSettings
 from dualview.teachers.label_store import LabelMaps, recording_key
@@ -103,7 +104,8 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_files(
     stage: str,
 ) -> None:
     """It stops at the second frame (or at once) of each stage, then runs again."""
-    whole: Callable[..., Any] = getattr(label_maker, stage)
+    module = label_lift if stage == "run_lift" else label_maker
+    whole: Callable[..., Any] = getattr(module, stage)
     calls = []
 
     def stops(*arguments: Any) -> Any:
@@ -113,7 +115,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_files(
         return whole(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(label_maker, stage, stops)
+        patch.setattr(module, stage, stops)
         with pytest.raises(KeyboardInterrupt):
             make_label_maps([recording], RIG, settings, tmp_path, QUIET)
     assert LabelMaps(tmp_path).stamps(recording).tolist() == []  # what isn't whole isn't there
@@ -121,8 +123,8 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_files(
     assert left or stage == "_finish"
     done: dict[str, int] = {"run_lift": 0, "run_gather": 0}
     with monkeypatch.context() as patch:
-        for name in done:
-            patch.setattr(label_maker, name, counted(getattr(label_maker, name), done, name))
+        for place, name in ((label_lift, "run_lift"), (label_maker, "run_gather")):
+            patch.setattr(place, name, counted(getattr(place, name), done, name))
         make_label_maps([recording], RIG, settings, tmp_path, QUIET)
     expected = {"run_lift": (2, 2), "run_gather": (0, 1)}  # of 3 frames and 2 chunks: nothing is done twice
     assert tuple(done.values()) == expected.get(stage, (0, 0))
@@ -172,9 +174,9 @@ def test_objects_that_no_detector_of_the_rig_knows_leave_no_trail(
 def test_fewer_channels_keep_directions(
     made: Path, recording: Path, settings: LabelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lifted, lift = [], label_maker.run_lift
+    lifted, lift = [], label_lift.run_lift
     with monkeypatch.context() as patch:
-        patch.setattr(label_maker, "run_lift", lambda job: lifted.append(job) or lift(job))
+        patch.setattr(label_lift, "run_lift", lambda job: lifted.append(job) or lift(job))
         make_label_maps([recording], RIG, replace(settings, components=32), tmp_path, QUIET)
     assert len(lifted) == 3  # the frames that make the basis are seen once, too
     maps, all_channels = LabelMaps(tmp_path), LabelMaps(made)
@@ -223,9 +225,41 @@ def test_refusals(made: Path, recording: Path, settings: LabelSettings, tmp_path
         LabelMaps(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="rate must be above 0"):
         replace(settings, rate=0.0)
+    with pytest.raises(ConfigError, match="long side must be above 0"):
+        replace(settings, long_side=-5)
     work = tmp_path / "busy/.work" / recording_key(recording)
     with label_maker._at_work(work, recording), pytest.raises(BagError, match="another process"):
         make_label_maps([recording], RIG, settings, tmp_path / "busy", QUIET)
+
+
+def test_a_set_is_bound_by_what_is_in_it_alone(made: Path, recording: Path, settings: LabelSettings, tmp_path: Path) -> None:
+    """A command that failed before it made anything leaves no settings that the next would have to repeat."""
+    with pytest.raises(ConfigError, match="test_vit has 64 channels: --pca must be 1 to 64"):
+        make_label_maps([recording], RIG, replace(settings, components=65), tmp_path / "out", QUIET)
+    blind = write_recording(tmp_path / "blind.mcap", 0.2, lidar=False)
+    with pytest.raises(BagError, match="label maps need points"):
+        make_label_maps([blind], RIG, replace(settings, rate=1.0), tmp_path / "out", QUIET)
+    work = tmp_path / "out/.work" / recording_key(blind)
+    with label_maker._at_work(work, blind), pytest.raises(ConfigError, match="delete it to begin anew"):
+        make_label_maps([recording], RIG, settings, tmp_path / "out", QUIET)  # somebody is at work in it
+    left = tmp_path / "out/.work" / recording_key(recording)
+    left.mkdir(parents=True)
+    make_label_maps([recording], RIG, settings, tmp_path / "out", QUIET)
+    there = contents(tmp_path / "out")
+    assert {name: there[name] for name in contents(made)} == contents(made) and not left.exists()
+
+
+def test_copies_in_one_command_are_labelled_once(recording: Path, settings: LabelSettings, tmp_path: Path) -> None:
+    copy = tmp_path / "copy" / recording.name
+    copy.parent.mkdir()
+    shutil.copyfile(recording, copy)
+    said: list[str] = []
+    engine = LabelEngine(quiet=True, tell=said.append)
+    first, second = make_label_maps([recording, copy], RIG, settings, tmp_path / "out", engine)
+    assert first == second and sum("label maps" in line for line in said) == 1
+    (tmp_path / "out/.work" / first.name / "store").mkdir(parents=True)  # stopped while it cleared up
+    make_label_maps([recording], RIG, settings, tmp_path / "out", engine)
+    assert not (tmp_path / "out/.work").exists() and sum("label maps" in line for line in said) == 1
 
 
 def test_a_recording_without_boxes(recording: Path, settings: LabelSettings, tmp_path: Path) -> None:
@@ -249,7 +283,14 @@ def test_command(
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert "5 label maps" in out and "MB a frame" in out
-    assert main([*arguments, "--workers", "0"]) == 1
-    assert "--workers" in capsys.readouterr().err
+    wrong = {
+        "--workers 0 can't use 1 devices": ["--workers", "0"],
+        "--memory-gb must be above 0": ["--memory-gb", "-1"],
+        "--half-range 16 isn't a whole number of half cells of 0.7 m": ["--resolution", "0.7"],
+        "--half-range 16 isn't a whole number of half cells of 200 m": ["--resolution", "200"],
+    }
+    for message, more in wrong.items():
+        assert main([*arguments, *more]) == 1
+        assert message in capsys.readouterr().err
     assert main([*arguments[:-1], "--static-only", "--quiet"]) == 1
     assert "made otherwise" in capsys.readouterr().err

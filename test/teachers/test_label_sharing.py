@@ -1,7 +1,9 @@
 """One folder of label maps for recordings that change, rigs that change, and several processes at once."""
 
+import os
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,9 @@ from label_world import RIG, write_recording
 
 from dualview.cli import main
 from dualview.errors import ConfigError
-from dualview.teachers import label_maker
+from dualview.teachers import label_lift, label_maker
 from dualview.teachers.folder_lock import FOLDER_LOCK, locked
-from dualview.teachers.label_jobs import run_lift
+from dualview.teachers.label_jobs import own_device, run_jobs, run_lift
 from dualview.teachers.label_maker import LabelEngine, make_label_maps
 from dualview.teachers.label_plan import rig_key
 from dualview.teachers.label_settings import LabelSettings
@@ -61,7 +63,7 @@ def test_another_rig_takes_nothing_over(
     lifted: list[Any] = []
     said: list[str] = []
     with monkeypatch.context() as patch:
-        patch.setattr(label_maker, "run_lift", lambda job: lifted.append(job) or run_lift(job))
+        patch.setattr(label_lift, "run_lift", lambda job: lifted.append(job) or run_lift(job))
         engine = LabelEngine(quiet=True, tell=said.append)
         make_label_maps([recording], front, settings, tmp_path, engine)
     assert len(lifted) == 3 and any("begun with another rig" in line for line in said)
@@ -99,9 +101,9 @@ def test_two_processes_share_one_basis(
 
 
 def test_every_device_gets_a_process(
-    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Unless the command says otherwise; with one process, several GPUs would take turns."""
+    """Or more, if the command says so, but not less."""
     engines: list[LabelEngine] = []
 
     def make(recordings: list[Path], rig: Any, settings: Any, directory: Path, engine: LabelEngine) -> None:
@@ -110,6 +112,19 @@ def test_every_device_gets_a_process(
 
     monkeypatch.setattr(label_maker, "make_label_maps", make)
     arguments = ["label-maps", str(recording), "--out", str(tmp_path), "--devices", "cpu", "cpu", "cpu"]
-    for more in ([], ["--workers", "2"]):
+    for more in ([], ["--workers", "4"]):
         assert main([*arguments, *more]) == 1
-    assert [engine.workers for engine in engines] == [3, 2] and engines[0].devices == ("cpu",) * 3
+    assert [engine.workers for engine in engines] == [3, 4] and engines[0].devices == ("cpu",) * 3
+    capsys.readouterr()
+    assert main([*arguments, "--workers", "2"]) == 1
+    assert "--workers 2 can't use 3 devices" in capsys.readouterr().err
+
+
+def test_a_process_keeps_its_device() -> None:
+    def work(devices: tuple[str, ...]) -> tuple[int, str]:
+        time.sleep(0.05)
+        return os.getpid(), own_device(devices)
+
+    assert work(("a", "b"))[1] == "a"  # a command with one process
+    done = set(run_jobs(work, [("a", "b")] * 40, 2, 40, "work", True))
+    assert len(done) == 2 and {device for _, device in done} == {"a", "b"}

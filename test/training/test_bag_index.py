@@ -7,6 +7,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,15 +135,14 @@ def test_memory_holds_the_depths_of_no_more_than_a_few_frames(
     assert isinstance(np.load(summary.folder / "depth.npy", mmap_mode="r"), np.memmap)
 
 
-@pytest.mark.parametrize("error", [ValueError, IndexError])
 def test_a_malformed_sweep_is_left_out_and_counted(
-    error: type[Exception], rig: Rig, drives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, drives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, counts = bag_index.points_from_message, iter(range(100))
 
-    def sometimes(message: object) -> np.ndarray:
+    def sometimes(message: Any) -> np.ndarray:
         if next(counts) in (3, 4):
-            raise error("the point cloud is malformed")
+            message.fields[2].offset = message.point_step  # z begins past the point's end
         return read(message)
 
     monkeypatch.setattr(bag_index, "points_from_message", sometimes)

@@ -89,8 +89,9 @@ def test_lengths_are_those_of_the_grid() -> None:
     ]
     rays = [(s.rays, grid) for s, grid in settings if s.rays is not None]
     features = [s.inner_feature for s, _ in settings if s.inner_feature is not None]
-    assert len(rays) == 9 and all(r.sigma * grid.resolution == pytest.approx(4.0) for r, grid in rays)
-    assert len(features) == 6 and all(f.keypoints == 12 for f in features)
+    assert len(rays) == 11 and all(r.sigma * grid.resolution == pytest.approx(4.0) for r, grid in rays)
+    assert all(r.region * grid.resolution < 3 * 0.8 for r, grid in rays)  # no larger than the default's squares on its cells
+    assert len(features) == 8 and all(f.keypoints == 12 for f in features)
 
 
 def test_dualview_learns_from_the_teacher_the_maps_and_both() -> None:

@@ -296,6 +296,8 @@ def test_what_does_not_go_together_is_named(small_recipe: dict, teacher: Path, t
     )
     with pytest.raises(ConfigError, match="set teacher to the weights"):
         with_section(small_recipe, "bevdet-tiny", "rayd3d", None)
+    with pytest.raises(ConfigError, match="every part is turned off"):
+        with_section(small_recipe, "bevdet-tiny", "rayd3d", teacher, rays=None, response=None)
     with pytest.raises(ConfigError, match=r"lidar_distillation\.overrides.*did you mean 'rays'"):
         with_section(small_recipe, "bevdet-tiny", "rayd3d", teacher, ray=None)
     perspective = recipe_from_dict({**small_recipe, "model": "sparse4d-tiny", "overrides": {},

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dualview.detectors.detector import Settings
     from dualview.detectors.session import TrackingSession
     from dualview.evaluation.protocol import Protocol
     from dualview.evaluation.run import Labels
@@ -48,6 +49,14 @@ def check_robustness_arguments(arguments: argparse.Namespace) -> None:
     parse_severities(arguments.severities)
     if arguments.mce_baseline:
         read_baseline(arguments.mce_baseline)
+
+
+def check_sees_images(arguments: argparse.Namespace, detector: Settings) -> None:
+    """Raises ConfigError if images are to be corrupted that the detector doesn't look at."""
+    from dualview.errors import ConfigError
+
+    if arguments.corruptions is not None and detector.image_backbone_name is None:
+        raise ConfigError(f"{detector.name} sees no images, so that --corruptions change nothing: leave them out")
 
 
 def run_robustness(

@@ -12,6 +12,7 @@ from dualview.cli._label_maps import label_map_reader
 from dualview.cli._robustness import (
     add_robustness_arguments,
     check_robustness_arguments,
+    check_sees_images,
     run_robustness,
 )
 
@@ -90,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         _check_cameras(arguments.bags, rig)
         session = _session(arguments, rig)
         _check_classes(protocol, labels, session.detector.config.class_names)
+        check_sees_images(arguments, session.detector.config)
         label_maps = label_map_reader(arguments, session.detector.config, protocol.tolerance_s)
         completed = [
             label_maps(path, [a.stamp_ns for a in own.annotations])

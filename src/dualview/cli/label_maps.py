@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Make what is missing and say how much there is."""
     from dualview.errors import ConfigError
-    from dualview.geometry.bev_grid import BevGrid
+    from dualview.geometry.bev_grid import POINT_HEIGHTS, BevGrid
     from dualview.scene.rig import load_rig
     from dualview.teachers.image_teacher import TeacherChoice
     from dualview.teachers.label_maker import LabelEngine, label_statistics, make_label_maps
@@ -101,19 +101,26 @@ def run(arguments: argparse.Namespace) -> int:
 
     devices = _devices(arguments.devices)
     workers = len(devices) if arguments.workers is None else arguments.workers
-    if workers < 1 or arguments.half_range <= 0 or arguments.resolution <= 0:
-        raise ConfigError("--workers, --half-range and --resolution must be positive")
+    for name in ("half_range", "resolution", "memory_gb"):
+        if not getattr(arguments, name) > 0:
+            raise ConfigError(f"--{name.replace('_', '-')} must be above 0, not {getattr(arguments, name)}")
+    if workers < len(devices):
+        raise ConfigError(f"--workers {workers} can't use {len(devices)} devices: every device needs a process of its own")
     try:
         ensemble = EnsembleSettings(tuple(arguments.scales))
     except ValueError as error:
         raise ConfigError(f"--scales: {error}") from error
+    cells = 2 * arguments.half_range / arguments.resolution
+    if round(cells) < 1 or abs(cells - round(cells)) > 1e-6:
+        raise ConfigError(f"--half-range {arguments.half_range:g} isn't a whole number of half cells of {arguments.resolution:g} m")
+    grid = BevGrid.centered(arguments.half_range, arguments.resolution, *POINT_HEIGHTS)
     accumulation: Literal["full", "static", "none"] = (
         "static" if arguments.static_only else "none" if arguments.no_accumulation else "full"
     )
     settings = LabelSettings(
         TeacherChoice(arguments.teacher, arguments.weights, arguments.sha256), ensemble,
         LiftSettings(max_range=arguments.half_range * 2**0.5, occlusion=arguments.occlusion), arguments.long_side,
-        BevGrid.centered(arguments.half_range, arguments.resolution), rate=arguments.rate,
+        grid, rate=arguments.rate,
         teacher_rate=arguments.teacher_rate, components=arguments.pca, accumulation=accumulation,
     )  # fmt: skip
     engine = LabelEngine(

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from dualview.geometry.bev_grid import BevGrid
+from dualview.geometry.bev_grid import POINT_HEIGHTS, BevGrid
 from dualview.networks.pillars import PillarEncoder, VoxelGrid
 from dualview.networks.second import SecondBackbone, SecondPyramid
 from dualview.networks.voxels import VOXEL_STRIDE, VoxelEncoder
@@ -24,7 +24,7 @@ class LidarBranchConfig:
     strides: of SECOND; pyramid_channels: of each of its levels.
     """
 
-    grid: BevGrid = field(default_factory=lambda: BevGrid.centered(51.2, 0.8))
+    grid: BevGrid = field(default_factory=lambda: BevGrid.centered(51.2, 0.8, *POINT_HEIGHTS))
     encoder: Literal["pillars", "voxels"] = "pillars"
     voxel: float = 0.2
     voxel_height: float = 0.2

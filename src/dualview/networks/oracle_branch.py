@@ -8,11 +8,12 @@ held what it is taught?
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from dualview.geometry.bev_grid import BevGrid
+from dualview.geometry.bev_grid import POINT_HEIGHTS, BevGrid
 from dualview.networks.bev_branch import BevBranchConfig, BevPrediction
 from dualview.networks.bev_encoder import BevEncoder
 
@@ -30,7 +31,8 @@ class OracleBranch(nn.Module):
         self, config: BevBranchConfig, out_channels: int, height_layers: int, map_channels: int
     ) -> None:
         super().__init__()
-        self.grid, self.height_layers, self.map_channels = config.grid, height_layers, map_channels
+        self.grid = replace(config.grid, z_min=POINT_HEIGHTS[0], z_max=POINT_HEIGHTS[1])
+        self.height_layers, self.map_channels = height_layers, map_channels
         geometry = STATISTICS + height_layers if height_layers else 0
         features = map_channels + 1 if map_channels else 0  # one more says which cells are known
         self.project = nn.Conv2d(geometry + features, config.context_channels, 1)

@@ -147,9 +147,10 @@ def points_from_message(message: Any) -> np.ndarray:
     has.
 
     Intensity is 0 where the message has none. Raises ValueError if x, y or z is missing or not a float32
-    field.
+    field within the point.
     """
-    offsets = {f.name: int(f.offset) for f in message.fields if int(f.datatype) == 7}
+    size = int(message.point_step) - 4
+    offsets = {f.name: int(f.offset) for f in message.fields if int(f.datatype) == 7 and f.offset <= size}
     if not {"x", "y", "z"} <= offsets.keys() or message.is_bigendian:
         raise ValueError("the point cloud needs little-endian float32 fields x, y and z")
     step, width, height = int(message.point_step), int(message.width), int(message.height)

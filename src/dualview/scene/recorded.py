@@ -117,9 +117,14 @@ def read_bev_images(bag: BagReader) -> dict[int, np.ndarray]:
 
 
 class LidarSweeps:
-    """LiDAR sweeps of a recording beside a walk through it: `near(stamp)` with rising stamps reads each sweep once."""
+    """LiDAR sweeps of a recording beside a walk through it: `near(stamp)` with rising stamps reads each sweep once.
+
+    `left_out` of those read so far (`read`) can't be used, the last of them because of `reason`.
+    """
 
     def __init__(self, bag: BagReader, rig: Rig, transforms: TransformBuffer) -> None:
+        self.read = self.left_out = 0
+        self.reason = ""
         self._rig, self._transforms = rig, transforms
         topics = [t for t in rig.lidar_topics if t in bag.topics]
         self._messages: Iterator[LidarSweep] = self._sweeps(bag, topics)
@@ -143,10 +148,12 @@ class LidarSweeps:
             return
         for message in bag.messages(topics):
             stamp = stamp_ns(message.message.header.stamp)
+            self.read += 1
             try:
                 pose = self._transforms.lookup(self._rig.world_frame, message.message.header.frame_id, stamp)
                 points = points_from_message(message.message)
-            except (TransformError, ValueError):
+            except (TransformError, ValueError) as error:
+                self.left_out, self.reason = self.left_out + 1, f"{message.topic}: {error}"
                 continue
             points = points[np.isfinite(points[:, :3]).all(1)]
             points[:, :3] = points[:, :3] @ pose[:3, :3].T.astype(np.float32)

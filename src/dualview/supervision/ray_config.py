@@ -25,7 +25,8 @@ class RayConfig:
     Weighted term (RWD). weighted_weight: 0 = off. activation_temperature: of the softmax of mean |features|.
     measure: of the difference along a ray (Table 6). renormalize: activations along a ray sum to 1; without it
     the map's softmax is compared as it is. epsilon: inside the logarithms. background: factor on the weight of
-    cells without object. detach_weight: no gradient through the weights. channel_reduction: of |L - C|.
+    cells without object. detach_weight: no gradient through the weights. channel_reduction: of |L - C|; the mean
+    over hundreds of channels has a gradient that is small beside detection's (docs/results/lidar_teachers.md), the sum hasn't.
     standardize: each channel of both maps to mean 0 and deviation 1 first, for maps of unlike scale.
     """
 
@@ -71,3 +72,5 @@ class RayConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a positive number")
         if min(self.contrastive_weight, self.weighted_weight, self.background) < 0:
             raise ValueError(f"{self}: weights and background must be 0 (off) or more")
+        if not self.contrastive_weight and not self.weighted_weight:
+            raise ValueError("both terms of rays have weight 0: turn rays off (rays: null), or give one a weight")

@@ -7,6 +7,8 @@ import fcntl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+WORK = ".work"  # in a set of label maps: what is half done, a folder for each recording
+LOCK_FILE = "lock"  # there: held by who works on that recording
 FOLDER_LOCK = ".lock"  # in a set of label maps: held by who decides what the whole set shares
 
 
@@ -24,3 +26,15 @@ def locked(path: Path, busy: Callable[[], None]) -> Iterator[None]:
             busy()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock file `path`."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:  # deleted in the meantime
+        return False
+    return False

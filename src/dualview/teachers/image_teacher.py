@@ -91,9 +91,11 @@ class ImageTeacher(nn.Module):
 def open_teacher(choice: TeacherChoice, device: str | torch.device = "cpu") -> ImageTeacher:
     """The teacher that `choice` names, with its weights, on `device`.
 
-    Raises ConfigError for a name that isn't known, WeightsError if the weights can't be had, don't hash to
+    Raises ConfigError for a name that isn't known or a hash without a file, WeightsError if the weights can't be had, don't hash to
     what was asked, or don't fit.
     """
+    if choice.sha256 is not None and choice.weights is None:
+        raise ConfigError("--sha256 is of a file: name it with --weights; what comes from the hub by name isn't checked by it")
     timm = import_timm()
     if choice.name.startswith(_FROM_PYPI):
         timm_name = f"tf_{choice.name.replace('-', '_')}"
@@ -135,7 +137,10 @@ def _timm_network(timm_name: str, choice: TeacherChoice) -> Any:
                 "network give a file with --weights"
             ) from error
     else:
-        network = _of_any_size(timm_name, pretrained=False)
+        try:
+            network = _of_any_size(timm_name, pretrained=False)
+        except RuntimeError as error:  # a tag that timm doesn't know
+            raise ConfigError(f"timm can't build '{timm_name}': {error}") from error
         _load(network, _read(choice), choice)
     if not hasattr(network, "forward_intermediates") or not getattr(network, "feature_info", None):
         raise ConfigError(f"timm's '{timm_name}' gives no feature maps: choose another teacher")

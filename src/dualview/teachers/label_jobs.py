@@ -6,7 +6,8 @@ recording never decodes and the others never read. Each writes one file, whole o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -39,7 +40,7 @@ from dualview.teachers.multi_scale import EnsembleSettings, ensemble_features
 _GPU_BATCH = 16
 
 # Processes keep what is costly to open; all of it is read-only.
-_teacher = lru_cache(maxsize=8)(open_teacher)
+_teacher = lru_cache(maxsize=1)(open_teacher)
 _preprocessor = lru_cache(maxsize=16)(ImagePreprocessor)
 _clouds = CloudCache()
 
@@ -52,7 +53,7 @@ def _basis(path: Path, written_ns: int) -> FeatureBasis:
 @dataclass(frozen=True)
 class LiftJob:
     """Features of one instant's points -> `target`. annotations: the keyframes around, None if the recording
-    has none. basis: a file to project with, None for all channels.
+    has none. devices: of all processes together. basis: a file to project with, None for all channels.
     """
 
     target: Path
@@ -60,18 +61,19 @@ class LiftJob:
     sweeps: tuple[LidarSweep, ...]
     annotations: tuple[Annotations, ...] | None
     teacher: TeacherChoice
-    device: str
+    devices: tuple[str, ...]
     long_side: int
     ensemble: EnsembleSettings
     lift: LiftSettings
     basis: Path | None
 
 
-def run_lift(job: LiftJob) -> Path:
-    """Do it."""
-    teacher = _teacher(job.teacher, job.device)
-    frames = whole_views(job.closed, job.long_side, teacher.stride)
-    on_gpu = torch.device(job.device).type == "cuda"
+def run_lift(job: LiftJob) -> dict[str, str]:
+    """Do it; returns the cameras whose images can't be used, with the reason."""
+    device = own_device(job.devices)
+    teacher = _teacher(job.teacher, device)
+    frames, masked = whole_views(job.closed, job.long_side, teacher.stride)
+    on_gpu = torch.device(device).type == "cuda"
     ensemble = replace(
         job.ensemble, batch=_GPU_BATCH if on_gpu else 1
     )  # a CPU's caches hold one crop at most
@@ -86,17 +88,27 @@ def run_lift(job: LiftJob) -> Path:
         lifted,
         None if job.basis is None else _basis(job.basis, job.basis.stat().st_mtime_ns).matrix,
     )
-    return job.target
+    return masked
 
 
-def whole_views(closed: ClosedFrame, long_side: int, stride: int) -> list[SurroundFrame]:
-    """The cameras of an instant, one frame for each, so that every image keeps its own proportions and is seen whole."""
-    frames = []
+def own_device(devices: Sequence[str]) -> str:
+    """The one of `devices` that this process works on: joblib's processes are numbered from 1, the first process isn't."""
+    number = multiprocessing.current_process().name.rpartition("-")[2]
+    return devices[int(number) % len(devices) if number.isdigit() else 0]
+
+
+def whole_views(closed: ClosedFrame, long_side: int, stride: int) -> tuple[list[SurroundFrame], dict[str, str]]:
+    """The cameras of an instant, one frame for each, so that every image keeps its own proportions and is seen whole;
+    and the cameras that are masked, with the reason.
+    """
+    frames, masked = [], dict(closed.problems)
     for camera in closed.cameras:
         if camera.calibration is not None:
             size = teacher_image_size(camera.calibration, long_side, stride)
-            frames.append(_preprocessor(size).build(replace(closed, cameras=(camera,)))[0])
-    return frames
+            frame, problems = _preprocessor(size).build(replace(closed, cameras=(camera,)))
+            frames.append(frame)
+            masked |= problems
+    return frames, masked
 
 
 def teacher_image_size(calibration: CameraCalibration, long_side: int, stride: int) -> tuple[int, int]:
@@ -163,8 +175,9 @@ def run_jobs(
     title: str,
     quiet: bool,
     unit: str = "frame",
-) -> None:
-    """Run `function` on all jobs in `workers` processes (1: in this one), with a progress bar that counts `unit`s.
+) -> list[Any]:
+    """What `function` returns of all jobs, in any order, done in `workers` processes (1: in this one), with a progress bar
+    that counts `unit`s.
 
     Jobs are made as they are needed, at most two waiting for each process.
     """
@@ -176,8 +189,7 @@ def run_jobs(
         max_nbytes=None,
     )
     results = engine(joblib.delayed(function)(job) for job in jobs)
-    for _ in tqdm(results, title, total, unit=unit, disable=quiet or None):
-        pass
+    return list(tqdm(results, title, total, unit=unit, disable=quiet or None))
 
 
 def shared_teacher(choice: TeacherChoice, device: str) -> ImageTeacher:

@@ -4,7 +4,7 @@ For each recording: *scan* its frames (nothing decoded), *lift* features to LiDA
 of the whole drive into tiles of the street and into objects, *pool* a map for each frame. What a stage has
 written is there after an interruption, and the next run goes on with what is missing. Memory is bounded: one
 frame in each process, and a fixed number of bytes of tiles and objects while gathering and pooling; what grows
-with the drive is on disk (and the boxes: about a kilobyte each keyframe and object).
+with the drive is on disk, but for the boxes and poses of the recording that is being worked on.
 """
 
 from __future__ import annotations
@@ -14,29 +14,27 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dualview.errors import BagError, disk_is_full
+from dualview.errors import BagError, ConfigError, disk_is_full
 from dualview.scene.bag_reader import BagReader
-from dualview.scene.recorded import LidarSweeps, read_transforms
 from dualview.scene.rig import Rig
 from dualview.teachers.feature_basis import BasisFit, FeatureBasis
 from dualview.teachers.feature_cloud import read_file
-from dualview.teachers.folder_lock import FOLDER_LOCK, locked
+from dualview.teachers.folder_lock import FOLDER_LOCK, LOCK_FILE, WORK, locked
 from dualview.teachers.image_teacher import ImageTeacher
 from dualview.teachers.label_gather import CHUNK_FRAMES, GatherJob, JoinJob, run_gather, run_join
-from dualview.teachers.label_jobs import LiftJob, PoolJob, run_jobs, run_lift, run_pool, shared_teacher
+from dualview.teachers.label_jobs import PoolJob, run_jobs, run_pool, shared_teacher
+from dualview.teachers.label_lift import LabelEngine, lift_frames
 from dualview.teachers.label_plan import (
-    LOCK_FILE,
+    KeyframesAround,
     Plan,
     begin_work,
     is_finished,
-    label_frames,
     rig_key,
     scan,
 )
@@ -44,21 +42,7 @@ from dualview.teachers.label_settings import LabelSettings, claim_folder
 from dualview.teachers.label_store import BASIS_FILE, DRIVE_FILE, FORMAT, recording_key
 from dualview.teachers.lifted_file import read_lifted, write_lifted
 
-_WORK = ".work"
 _BASIS_FRAMES = 40
-
-
-@dataclass(frozen=True)
-class LabelEngine:
-    """How the work is done, which changes no label: processes; devices ("cpu", "cuda:0", ...), which take
-    turns; memory (bytes) of all processes for gathering and pooling; no bars if quiet.
-    """
-
-    workers: int = 1
-    devices: tuple[str, ...] = ("cpu",)
-    memory_bytes: int = 2_000_000_000
-    quiet: bool = False
-    tell: Callable[[str], None] = lambda line: None
 
 
 def make_label_maps(
@@ -66,21 +50,25 @@ def make_label_maps(
 ) -> list[Path]:
     """The folders with the label maps of `recordings`, made now where they are missing.
 
-    Raises ConfigError if `directory` holds other labels or some of another rig, WeightsError as `open_teacher` does, BagError if a
-    recording can't be read, has no LiDAR, is being worked on by another process, or the disk is full; what is
+    Raises ConfigError if `directory` holds other labels or some of another rig, or if the teacher has fewer channels than are to be
+    kept, WeightsError as `open_teacher` does, BagError if a
+    recording can't be read, has no LiDAR that the cameras see, is being worked on by another process, or the disk is full; what is
     finished stays valid.
     """
     teacher = shared_teacher(settings.teacher, engine.devices[0])
+    if settings.components is not None and not 1 <= settings.components <= teacher.channels:
+        raise ConfigError(f"{settings.teacher.name} has {teacher.channels} channels: --pca must be 1 to {teacher.channels}")
     claim_folder(directory, settings, teacher)
     targets = [directory / recording_key(path) for path in recordings]
-    missing = [(p, t) for p, t in zip(recordings, targets, strict=True) if not is_finished(t, p, rig)]
+    places = dict(zip(targets, recordings, strict=True))  # a recording that is named twice is labelled once
+    missing = [(p, t) for t, p in places.items() if not is_finished(t, p, rig) or (directory / WORK / t.name).is_dir()]
     try:
         with contextlib.ExitStack() as locks:
             plans = []
             for path, target in missing:
-                work = directory / _WORK / target.name
+                work = directory / WORK / target.name
                 locks.enter_context(_at_work(work, path))
-                if is_finished(target, path, rig):  # by another process in the meantime
+                if is_finished(target, path, rig):  # by another process in the meantime, or stopped while it cleared up
                     shutil.rmtree(work)
                     continue
                 begin_work(work, path, rig, engine.tell)
@@ -97,7 +85,7 @@ def make_label_maps(
             ) from error
         raise
     with contextlib.suppress(OSError):  # another process may be at work in it
-        (directory / _WORK).rmdir()
+        (directory / WORK).rmdir()
     return targets
 
 
@@ -110,25 +98,6 @@ def _at_work(work: Path, recording: Path) -> Iterator[None]:
 
     with locked(work / LOCK_FILE, refuse):
         yield
-
-
-def _lift_jobs(
-    plan: Plan,
-    wanted: dict[int, Path],
-    rig: Rig,
-    settings: LabelSettings,
-    basis: Path | None,
-    engine: LabelEngine,
-) -> Iterator[LiftJob]:
-    """Jobs for the stamps of `wanted` (stamp -> file)."""
-    with BagReader(plan.recording) as bag:
-        sweeps = LidarSweeps(bag, rig, read_transforms(bag))
-        for number, frame in enumerate(f for f in label_frames(bag, rig, settings) if f.stamp_ns in wanted):
-            yield LiftJob(
-                wanted[frame.stamp_ns], frame, tuple(sweeps.near(frame.stamp_ns)), plan.around(frame.stamp_ns),
-                settings.teacher, engine.devices[number % len(engine.devices)], settings.teacher_side,
-                settings.ensemble, settings.lift, basis,
-            )  # fmt: skip
 
 
 def _fit_basis(
@@ -171,7 +140,7 @@ def _fit_basis_alone(
             else stamps
         )
         folder = plan.work / "sample"
-        _lift(plan, folder, picked, rig, settings, None, engine, "sample")
+        lift_frames(plan, folder, picked, rig, settings, None, engine, "sample")
         for stamp in picked:
             lifted = read_lifted(folder / f"{stamp}.safetensors")
             for cloud in (lifted.static, *lifted.instances.values()):
@@ -179,18 +148,6 @@ def _fit_basis_alone(
     basis = fit.basis(settings.components)
     basis.save(path)
     engine.tell(f"{settings.components} components keep {float(basis.kept[-1]):.1%} of the squared norm")
-
-
-def _lift(
-    plan: Plan, folder: Path, stamps: Sequence[int], rig: Rig, settings: LabelSettings, basis: Path | None,
-    engine: LabelEngine, title: str,
-) -> None:  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {stamp: folder / f"{stamp}.safetensors" for stamp in stamps}
-    wanted = {stamp: path for stamp, path in paths.items() if not path.is_file()}
-    if wanted:
-        jobs = _lift_jobs(plan, wanted, rig, settings, basis, engine)
-        run_jobs(run_lift, jobs, engine.workers, len(wanted), f"{title} {plan.recording.stem}", engine.quiet)
 
 
 def _project_samples(plan: Plan, lifted: Path, basis: Path | None) -> None:
@@ -218,16 +175,18 @@ def _label(
     lifted, maps = plan.work / "lifted", plan.work / "maps"
     basis = None if settings.components is None else directory / BASIS_FILE
     _project_samples(plan, lifted, basis)
-    _lift(plan, lifted, plan.teacher_stamps, rig, settings, basis, engine, "lift")
+    lift_frames(plan, lifted, plan.teacher_stamps, rig, settings, basis, engine, "lift")
     alone = settings.accumulation == "none"
     store = plan.work / "store"
     if not alone and not store.is_dir():
         _gather(plan, lifted, store, settings, engine)
     maps.mkdir(exist_ok=True)
+    with BagReader(plan.recording) as bag:
+        around = KeyframesAround(bag, rig)
     channels = settings.components or teacher.channels
     jobs = [
         PoolJob(
-            maps, stamp, torch.from_numpy(pose), plan.around(stamp), lifted / f"{stamp}.safetensors" if alone else store,
+            maps, stamp, torch.from_numpy(pose), around(stamp), lifted / f"{stamp}.safetensors" if alone else store,
             settings.accumulation != "static", settings.grid, settings.height, channels,
             engine.memory_bytes // engine.workers,
         )

@@ -7,7 +7,6 @@ import shutil
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +19,10 @@ from dualview.scene.keyframes import Keyframes
 from dualview.scene.offline import iterate_frames
 from dualview.scene.rig import Rig
 from dualview.scene.rig_hash import rig_hash
+from dualview.teachers.folder_lock import LOCK_FILE
 from dualview.teachers.label_settings import LabelSettings
 from dualview.teachers.label_store import DRIVE_FILE
 
-LOCK_FILE = "lock"
 _RIG_FILE = "rig"
 _AROUND_NS = 1_500_000_000  # keyframes this near go with a job
 
@@ -40,23 +39,27 @@ class Plan:
     stamps: np.ndarray
     poses: np.ndarray
     teacher: np.ndarray
-    annotations: list[Annotations]
 
     @property
     def teacher_stamps(self) -> list[int]:
         """Stamps (ns) of the frames whose features are read."""
         return self.stamps[self.teacher].tolist()
 
-    @cached_property
-    def _labelled(self) -> list[int]:
-        return [a.stamp_ns for a in self.annotations]
 
-    def around(self, stamp_ns: int) -> tuple[Annotations, ...] | None:
-        """The keyframes near an instant; None if the recording has none at all."""
+class KeyframesAround:
+    """The keyframes of one recording near any of its instants."""
+
+    def __init__(self, bag: BagReader, rig: Rig) -> None:
+        # Objects of classes that no detector of this rig knows leave trails too: all of them are asked for.
+        self.annotations = bag.annotations(replace(rig, class_names=None))
+        self._stamps = [a.stamp_ns for a in self.annotations]
+
+    def __call__(self, stamp_ns: int) -> tuple[Annotations, ...] | None:
+        """Those near an instant; None if the recording has none at all."""
         if not self.annotations:
             return None
-        first = bisect_left(self._labelled, stamp_ns - _AROUND_NS)
-        return tuple(self.annotations[first : bisect_right(self._labelled, stamp_ns + _AROUND_NS)])
+        first = bisect_left(self._stamps, stamp_ns - _AROUND_NS)
+        return tuple(self.annotations[first : bisect_right(self._stamps, stamp_ns + _AROUND_NS)])
 
 
 def scan(
@@ -72,8 +75,7 @@ def scan(
                 f"{path} has none of the LiDAR topics of rig '{rig.name}' ({', '.join(rig.lidar_topics) or 'none'}): label maps need "
                 "points; name another rig with --rig"
             )
-        # Objects of classes that no detector of this rig knows leave trails too: all of them are asked for.
-        annotations = bag.annotations(replace(rig, class_names=None))
+        annotations = KeyframesAround(bag, rig).annotations
         if not annotations:
             tell(
                 f"{path.name} has no boxes: moving objects will leave trails (--no-accumulation avoids them)"
@@ -92,7 +94,7 @@ def scan(
             teacher[i], last = True, stamp
     if settings.accumulation == "none":
         stamps, poses, teacher = stamps[teacher], poses[teacher], teacher[teacher]
-    return Plan(path, work, target, stamps, poses, teacher, annotations)
+    return Plan(path, work, target, stamps, poses, teacher)
 
 
 def label_frames(bag: BagReader, rig: Rig, settings: LabelSettings) -> Iterator[ClosedFrame]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dualview.errors import ConfigError
-from dualview.geometry.bev_grid import BevGrid
-from dualview.teachers.folder_lock import FOLDER_LOCK, locked
+from dualview.geometry.bev_grid import POINT_HEIGHTS, BevGrid
+from dualview.teachers.folder_lock import FOLDER_LOCK, LOCK_FILE, WORK, is_held, locked
 from dualview.teachers.image_teacher import ImageTeacher, TeacherChoice
 from dualview.teachers.label_store import FORMAT, SET_FILE
 from dualview.teachers.lifting import LiftSettings
@@ -29,7 +29,7 @@ class LabelSettings:
     ensemble: EnsembleSettings = field(default_factory=EnsembleSettings)
     lift: LiftSettings = field(default_factory=LiftSettings)
     long_side: int | None = None
-    grid: BevGrid = field(default_factory=lambda: BevGrid.centered(51.2, 0.8))
+    grid: BevGrid = field(default_factory=lambda: BevGrid.centered(51.2, 0.8, *POINT_HEIGHTS))
     height: float = 0.5
     rate: float = 10.0
     teacher_rate: float = 2.0
@@ -37,9 +37,10 @@ class LabelSettings:
     accumulation: Literal["full", "static", "none"] = "full"
 
     def __post_init__(self) -> None:
-        for name in ("rate", "teacher_rate", "height"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name.replace('_', ' ')} must be above 0, not {getattr(self, name)}")
+        for name in ("rate", "teacher_rate", "height", "long_side"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name.replace('_', ' ')} must be above 0, not {value}")
 
     @property
     def teacher_side(self) -> int:
@@ -67,13 +68,13 @@ class LabelSettings:
 def claim_folder(directory: Path, settings: LabelSettings, teacher: ImageTeacher) -> None:
     """Make `directory` a set of label maps with these settings, or see that it is one.
 
-    Raises ConfigError if it holds label maps that were made otherwise, naming what differs.
+    Raises ConfigError if it holds label maps, or some half made, that were made otherwise, naming what differs.
     """
     wanted, path = settings.entry(teacher), directory / SET_FILE
     directory.mkdir(parents=True, exist_ok=True)
-    if not path.is_file():
+    if not path.is_file() or (json.loads(path.read_text()) != wanted and not _is_begun(directory)):
         with locked(directory / FOLDER_LOCK, lambda: None):
-            if not path.is_file():
+            if not path.is_file() or not _is_begun(directory):
                 partial = path.with_suffix(".partial")
                 partial.write_text(json.dumps(wanted, indent=1))
                 partial.replace(path)
@@ -82,5 +83,11 @@ def claim_folder(directory: Path, settings: LabelSettings, teacher: ImageTeacher
     if differing:
         what = "; ".join(f"{key}: {there.get(key)} there, {wanted.get(key)} asked" for key in differing)
         raise ConfigError(
-            f"{directory} holds label maps that were made otherwise ({what}): name another folder, or say the same"
+            f"{directory} holds label maps that were made otherwise ({what}): name another folder, say the same, or delete "
+            "it to begin anew"
         )
+
+
+def _is_begun(directory: Path) -> bool:
+    """Whether a set holds anything made with its settings, or somebody is making it."""
+    return any(directory.rglob("*.safetensors")) or any(is_held(path) for path in directory.glob(f"{WORK}/*/{LOCK_FILE}"))

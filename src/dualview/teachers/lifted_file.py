@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from dualview.teachers.feature_cloud import FeatureCloud, read_file, to_half, write_tensors
@@ -27,6 +28,12 @@ def write_lifted(path: Path, lifted: LiftedFrame, basis: Tensor | None) -> None:
             "names": torch.tensor(list("\n".join(names).encode()), dtype=torch.uint8),
         },
     )
+
+
+def has_points(path: Path) -> bool:
+    """Whether a lifted frame has any; reads the file's head only."""
+    with safe_open(path, "pt") as file:
+        return bool(file.get_slice("xyz").get_shape()[0])
 
 
 def read_lifted(path: Path) -> LiftedFrame:

@@ -231,7 +231,7 @@ def _frames(
             header = message.message.header
             try:
                 points = points_from_message(message.message)
-            except (ValueError, IndexError):  # IndexError: a field that begins past the point's end
+            except ValueError:
                 broken[message.topic] += 1
                 continue
             sweeps.add(message.topic, header.frame_id, stamp_ns(header.stamp), points)

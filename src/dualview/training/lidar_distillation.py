@@ -25,6 +25,8 @@ class LidarDistillation:
     overrides: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not self.settings.needs_teacher and not self.settings.needs_object_depth:
+            raise ValueError("every part is turned off in overrides: leave the section out, or leave one part on")
         if self.settings.needs_teacher and self.teacher is None:
             raise ValueError(
                 f"{self.method} distils a LiDAR teacher: set teacher to the weights of one (`dualview train centerpoint_tiny` "

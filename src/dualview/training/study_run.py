@@ -69,7 +69,8 @@ def run_study(
 
     jobs: runs at a time, each on its share of the cores. tell: called with a line after each run, whose scores can be read then. also:
     further test sets by name; all but "transductive" must be unseen. Raises ConfigError if a drive is trained on and scored, a test set
-    or `start_from` is missing, or `folder` holds runs of another recipe or scores of other drives; StudyError naming the run that failed and its log, and begins no further one.
+    or `start_from` is missing, or `folder` holds runs of another recipe or scores of other drives; StudyError
+    naming the run that failed and its log, and begins no further one.
     """
     also = also or {}
     _check_drives(study, train_drives, test_drives, also)
