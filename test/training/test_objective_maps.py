@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -34,6 +36,7 @@ from dualview.training.data_module import prepare_drives
 from dualview.training.drive_store import Drive
 from dualview.training.objective_maps import (
     EXTRA,
+    LabelMapInput,
     LabelMapReader,
     MapDistillation,
     build_map_objective,
@@ -256,16 +259,30 @@ def test_what_is_said_and_refused(small_recipe: dict, maps: Path, drives: Path, 
 def test_maps_of_other_frames_are_named(maps: Path) -> None:
     said: list[str] = []
     objective = MapDistillation(LabelMaps(maps), 4, 7.0, said.append)
-    prediction = Prediction(None, BevPrediction(torch.randn(1, 4, 16, 16, requires_grad=True), None))
+    prediction = Prediction(None, BevPrediction(torch.randn(2, 4, 16, 16, requires_grad=True), None))
 
     class Batch:
-        extras, sources = {EXTRA: [None]}, ("drive frame 3",)
+        extras, sources = {EXTRA: [None, None]}, ("drive frame 3",)
 
     for _ in range(60):
         loss = objective.losses(prediction, Batch)["maps/cosine"]  # type: ignore[arg-type]
         assert loss == 0
     loss.backward()
-    assert len(said) == 1 and "no frame of the first 50 batches" in said[0] and "drive frame 3" in said[0]
+    assert len(said) == 1 and "0 of the first 100 frames have a label map (last: drive frame 3)" in said[0]
+
+
+def test_an_oracle_refuses_drives_most_of_whose_frames_have_no_map(maps: Path) -> None:
+    known = LabelMaps(maps)
+    (label,) = known.examples(1)
+    half, enough = (
+        SimpleNamespace(extras={EXTRA: labels}, sources=("drive frame 3",)) for labels in ([label, None], [label] * 9 + [None])
+    )
+    for batch, refused in ((half, True), (enough, False)):
+        coverage = LabelMapInput(known)._coverage
+        for _ in range(49):
+            coverage.count(batch)
+        with pytest.raises(ConfigError, match=r"50 of the first 100 frames .* empty") if refused else nullcontext():
+            coverage.count(batch)
 
 
 def outputs(weights: Path, drives: Path, rig: Path) -> list:

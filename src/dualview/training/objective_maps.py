@@ -32,7 +32,8 @@ from dualview.training.samples import FrameView, TrainingBatch
 
 EXTRA = "label_maps"
 LAST = "last.ckpt"  # of a run's folder
-_PATIENCE = 50  # batches from the start without any label until it is said
+_TRIED = 50  # batches from the start after which it is said what share of the frames has a label
+_ENOUGH = 0.9  # of the frames; at the ends of a recording some may lack one
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,27 @@ class LabelMapReader:
         return self.maps.sparse(view.drive.source, view.labelled.frame.stamp_ns, working_from_ego)
 
 
+class _Coverage:
+    """Counts the frames of the first batches that have a label, and reports once if those without are many."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._batches = self._frames = self._labelled = 0
+
+    def count(self, batch: TrainingBatch) -> None:
+        if self._batches == _TRIED:
+            return
+        labels = batch.extras[EXTRA]
+        self._batches += 1
+        self._frames += len(labels)
+        self._labelled += sum(label is not None for label in labels)
+        if self._batches == _TRIED and self._labelled < _ENOUGH * self._frames:
+            self._report(
+                f"map_distillation: {self._labelled} of the first {self._frames} frames have a label map (last: {batch.sources[0]}): "
+                "were the maps made of all drives with the same rig, and at a rate like data.max_rate?"
+            )
+
+
 class MapDistillation(Objective):
     """The cosine loss between the BEV map, through a linear head, and the labels."""
 
@@ -57,8 +79,8 @@ class MapDistillation(Objective):
         """channels: of the BEV map. tell: where it is said that nothing has a label."""
         super().__init__()
         self.distillation_head = nn.Linear(channels, maps.channels)
-        self._maps, self._weight, self._tell = maps, weight, tell
-        self._batches_without = 0
+        self._maps, self._weight = maps, weight
+        self._coverage = _Coverage(tell)
 
     @property
     def needs(self) -> SampleNeeds:
@@ -72,22 +94,11 @@ class MapDistillation(Objective):
         target, mask = stacked_labels(
             batch.extras[EXTRA], self._maps.grid, self._maps.channels, features.device
         )
-        self._tell_if_empty(len(target), batch)
+        self._coverage.count(batch)
         loss = map_distillation_loss(features, self.distillation_head, target, mask)
         # On average over processes the mean over the labelled cells of all of them.
         share = mask.sum() / average_count(mask.sum())
         return {"maps/cosine": self._weight * share * loss}
-
-    def _tell_if_empty(self, labelled: int, batch: TrainingBatch) -> None:
-        if self._batches_without < 0:  # labels were seen, or it was said
-            return
-        self._batches_without = -1 if labelled else self._batches_without + 1
-        if self._batches_without == _PATIENCE:
-            self._batches_without = -1
-            self._tell(
-                f"map_distillation: no frame of the first {_PATIENCE} batches has a label map (last: {batch.sources[0]}): were "
-                "the maps made with the same rig, and at a rate like data.max_rate?"
-            )
 
 
 class LabelMapInput(Objective):
@@ -96,6 +107,7 @@ class LabelMapInput(Objective):
     def __init__(self, maps: LabelMaps) -> None:
         super().__init__()
         self._maps = maps
+        self._coverage = _Coverage(_refuse)
 
     @property
     def needs(self) -> SampleNeeds:
@@ -103,7 +115,8 @@ class LabelMapInput(Objective):
         return SampleNeeds(readers=((EXTRA, LabelMapReader(self._maps)),))
 
     def complete(self, inputs: DetectorInputs, batch: TrainingBatch) -> DetectorInputs:
-        """`inputs.label_map`; all zero for frames without a label."""
+        """`inputs.label_map`; all zero for frames without a label. Raises ConfigError when those have been many."""
+        self._coverage.count(batch)
         labels, grid = batch.extras[EXTRA], self._maps.grid
         shape = (len(labels), self._maps.channels, grid.rows * grid.columns)
         maps = torch.zeros(shape, dtype=torch.float16, device=inputs.images.device)
@@ -115,6 +128,10 @@ class LabelMapInput(Objective):
     def losses(self, prediction: Prediction, batch: TrainingBatch) -> dict[str, Tensor]:
         """None."""
         return {}
+
+
+def _refuse(reason: str) -> None:
+    raise ConfigError(f"{reason} To the oracle the others are empty")
 
 
 def stacked_labels(
