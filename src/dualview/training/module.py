@@ -64,6 +64,7 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
         self.batches_seen = 0
         self.bad_steps = 0
         self.last_losses: dict[str, float] = {}
+        self.last_terms: dict[str, Tensor] = {}  # with their graph, as the prediction has its own
         self.last_prediction: Prediction | None = None
         self._buffers_before: list[Tensor] = []
         self._sources: list[str] = []
@@ -124,7 +125,7 @@ class DetectorTraining(lightning().LightningModule):  # type: ignore[misc]
             total = total * torch.nan
         values = torch.stack([*losses.values(), total]).detach().tolist()  # one wait for the GPU
         self.last_losses = dict(zip([*losses, "total"], values, strict=True))
-        self.last_prediction = prediction
+        self.last_terms, self.last_prediction = losses, prediction
         self.stream = StreamState(prediction.memory, remembered)
         self._forget_broken()
         self.batches_seen += 1
