@@ -24,7 +24,7 @@ from dualview.training.lightning import lightning
 from dualview.training.recipe import load_recipe, parse_changes
 from dualview.training.trainer import train
 
-_TAUGHT = ("tig", "ray", "response", "maps", "image", "2d")  # terms of objectives; all others are detection's
+_TAUGHT = ("tig/", "ray/", "response", "maps/", "image")  # how terms of objectives begin; all others are detection's
 
 
 class GradientShares(lightning().Callback):  # type: ignore[misc]
@@ -39,7 +39,7 @@ class GradientShares(lightning().Callback):  # type: ignore[misc]
         if trainer.global_step % self.every:
             return
         terms = dict(module.last_terms)
-        detection = [v for name, v in terms.items() if name.split("/")[0].split("_")[0] not in _TAUGHT]
+        detection = [v for name, v in terms.items() if not name.startswith(_TAUGHT)]
         terms["all of detection's"] = torch.stack(detection).sum()
         prediction = module.last_prediction
         features = None if prediction.bev is None else prediction.bev.features
