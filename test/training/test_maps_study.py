@@ -27,21 +27,24 @@ def test_rows_differ_in_labels_weight_and_oracle_alone() -> None:
         "lambda_3": ("$LABEL_MAPS/full", 3.0),
         "lambda_14": ("$LABEL_MAPS/full", 14.0),
         "oracle_maps": ("$LABEL_MAPS/current", 0.0),
+        "oracle_both": ("$LABEL_MAPS/current", 0.0),
     }
     # At test time nobody knows the frames to come: what is gathered over the drive may teach, but not be read.
     assert STUDY.evaluate == ("--label-maps", "$LABEL_MAPS/current")
-    taught = [row for row in found if row != "oracle_maps"]
+    taught = [row for row in found if not row.startswith("oracle")]
     assert all(configs[row] == configs["both"] for row in taught)
     lidar, maps = configs["oracle_lidar"].oracle, configs["oracle_maps"].oracle
     assert lidar.lidar is not None and lidar.map_channels == 0
     assert maps.lidar is None and maps.map_channels == 64
+    both = configs["oracle_both"].oracle
+    assert both.lidar == lidar.lidar and both.map_channels == 64
     assert configs["oracle_lidar"].bev == configs["oracle_maps"].bev == configs["both"].bev
     size = configs["both"].image_size
     assert size == (224, 640)  # of the embedded default, whose stored features serve again
     assert configs["both"].center_head.evidence and configs["both"].center_head.proposals
 
 
-@pytest.mark.parametrize("row", ["maps", "oracle_lidar", "oracle_maps"])
+@pytest.mark.parametrize("row", ["maps", "oracle_lidar", "oracle_maps", "oracle_both"])
 def test_rows_build_and_distillation_has_something_to_teach(row: str) -> None:
     recipe = replace(STUDY.recipe_of(row, 0, ["a.mcap"]), anchors="preset")
     detector = initial_detector(recipe, recipe.detector_config(), [], lambda line: None)
