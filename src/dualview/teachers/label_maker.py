@@ -25,7 +25,7 @@ from dualview.scene.bag_reader import BagReader
 from dualview.scene.rig import Rig
 from dualview.teachers.feature_basis import BasisFit, FeatureBasis
 from dualview.teachers.feature_cloud import read_file
-from dualview.teachers.folder_lock import FOLDER_LOCK, LOCK_FILE, WORK, locked
+from dualview.teachers.folder_lock import FOLDER_LOCK, LOCK_FILE, WORK, is_held, locked
 from dualview.teachers.image_teacher import ImageTeacher
 from dualview.teachers.label_gather import CHUNK_FRAMES, GatherJob, JoinJob, run_gather, run_join
 from dualview.teachers.label_jobs import PoolJob, run_jobs, run_pool, shared_teacher
@@ -51,9 +51,8 @@ def make_label_maps(
     """The folders with the label maps of `recordings`, made now where they are missing.
 
     Raises ConfigError if `directory` holds other labels or some of another rig, or if the teacher has fewer channels than are to be
-    kept, WeightsError as `open_teacher` does, BagError if a
-    recording can't be read, has no LiDAR that the cameras see, is being worked on by another process, or the disk is full; what is
-    finished stays valid.
+    kept, WeightsError as `open_teacher` does, BagError if a recording can't be read, has no LiDAR that the cameras see, is being
+    worked on by another process, or the disk is full; what is finished stays valid.
     """
     teacher = shared_teacher(settings.teacher, engine.devices[0])
     if settings.components is not None and not 1 <= settings.components <= teacher.channels:
@@ -61,7 +60,7 @@ def make_label_maps(
     claim_folder(directory, settings, teacher)
     targets = [directory / recording_key(path) for path in recordings]
     places = dict(zip(targets, recordings, strict=True))  # a recording that is named twice is labelled once
-    missing = [(p, t) for t, p in places.items() if not is_finished(t, p, rig) or (directory / WORK / t.name).is_dir()]
+    missing = [(p, t) for t, p in places.items() if not is_finished(t, p, rig) or _is_left(directory / WORK / t.name)]
     try:
         with contextlib.ExitStack() as locks:
             plans = []
@@ -87,6 +86,11 @@ def make_label_maps(
     with contextlib.suppress(OSError):  # another process may be at work in it
         (directory / WORK).rmdir()
     return targets
+
+
+def _is_left(work: Path) -> bool:
+    """Whether a process was stopped while it cleared up `work`, and none is about it."""
+    return work.is_dir() and not is_held(work / LOCK_FILE)
 
 
 @contextlib.contextmanager
