@@ -24,6 +24,7 @@ def test_rows_differ_in_labels_weight_and_oracle_alone() -> None:
     assert found == {
         "maps_static": ("$LABEL_MAPS/static", 7.0),
         "maps": ("$LABEL_MAPS/full", 7.0),
+        "maps_fine": ("$LABEL_MAPS/fine", 7.0),
         "lambda_3": ("$LABEL_MAPS/full", 3.0),
         "lambda_14": ("$LABEL_MAPS/full", 14.0),
         "oracle_maps": ("$LABEL_MAPS/current", 0.0),
