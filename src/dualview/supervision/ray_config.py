@@ -26,7 +26,7 @@ class RayConfig:
     measure: of the difference along a ray (Table 6). renormalize: activations along a ray sum to 1; without it
     the map's softmax is compared as it is. epsilon: inside the logarithms. background: factor on the weight of
     cells without object. detach_weight: no gradient through the weights. channel_reduction: of |L - C|; the mean
-    over hundreds of channels has a gradient that is small beside detection's (docs/results/lidar_teachers.md), the sum hasn't.
+    over hundreds of channels has a gradient that is small beside detection's (tools/gradient_shares.py shows it), the sum has not.
     standardize: each channel of both maps to mean 0 and deviation 1 first, for maps of unlike scale.
     """
 
