@@ -63,7 +63,7 @@ def world_cosines(maps: LabelMaps, recording: Path) -> tuple[list[float], float]
     for stamp in stamps:
         labels = min(annotations, key=lambda a, stamp=stamp: abs(a.stamp_ns - stamp))
         label = maps.sparse(recording, stamp)
-        assert label is not None and len(label) > 1000
+        assert label is not None and len(label) > 2000
         place = torch.full((maps.grid.rows * maps.grid.columns,), -1)
         place[label.cells] = torch.arange(len(label))
         everywhere.append(label.features[:: len(label) // 200].float())

@@ -33,8 +33,8 @@ class LabelEngine:
 
 
 def lift_frames(
-    plan: Plan, folder: Path, stamps: Sequence[int], rig: Rig, settings: LabelSettings, basis: Path | None,
-    engine: LabelEngine, title: str,
+    plan: Plan, around: KeyframesAround, folder: Path, stamps: Sequence[int], rig: Rig, settings: LabelSettings,
+    basis: Path | None, engine: LabelEngine, title: str,
 ) -> None:  # fmt: skip
     """The features of the frames at `stamps` (ns) -> a file each in `folder`, those that aren't there yet.
 
@@ -43,16 +43,7 @@ def lift_frames(
     folder.mkdir(parents=True, exist_ok=True)
     paths = {stamp: folder / f"{stamp}.safetensors" for stamp in stamps}
     wanted = {stamp: path for stamp, path in paths.items() if not path.is_file()}
-    with BagReader(plan.recording) as bag:
-        sweeps = LidarSweeps(bag, rig, read_transforms(bag))
-        jobs = _jobs(bag, sweeps, wanted, rig, settings, basis, engine)
-        masked = run_jobs(run_lift, jobs, engine.workers, len(wanted), f"{title} {plan.recording.stem}", engine.quiet)
-    losses = []
-    if sweeps.left_out > _NOTABLE * sweeps.read:
-        losses.append(f"{sweeps.left_out} of {sweeps.read} LiDAR sweeps can't be used ({sweeps.reason})")
-    counts = Counter(camera for cameras in masked for camera in cameras)
-    reasons = {camera: why for cameras in masked for camera, why in cameras.items()}
-    losses += [f"{c}: {n} of {len(wanted)} images can't be used ({reasons[c]})" for c, n in sorted(counts.items())]
+    losses = _lift(plan, around, wanted, rig, settings, basis, engine, title) if wanted else []
     if not any(has_points(path) for path in paths.values()):
         for path in paths.values():  # so that they are made anew when the cause is removed
             path.unlink()
@@ -64,13 +55,30 @@ def lift_frames(
         engine.tell(f"{plan.recording.name}: {line}")
 
 
+def _lift(
+    plan: Plan, around: KeyframesAround, wanted: dict[int, Path], rig: Rig, settings: LabelSettings, basis: Path | None,
+    engine: LabelEngine, title: str,
+) -> list[str]:  # fmt: skip
+    """The files of `wanted` (stamp -> file); returns what couldn't be used, a sentence each."""
+    with BagReader(plan.recording) as bag:
+        sweeps = LidarSweeps(bag, rig, read_transforms(bag))
+        jobs = _jobs(bag, sweeps, around, wanted, rig, settings, basis, engine)
+        masked = run_jobs(run_lift, jobs, engine.workers, len(wanted), f"{title} {plan.recording.stem}", engine.quiet)
+    losses = []
+    if sweeps.left_out > _NOTABLE * sweeps.read:
+        losses.append(f"{sweeps.left_out} of {sweeps.read} LiDAR sweeps can't be used ({sweeps.reason})")
+    counts = Counter(camera for cameras in masked for camera in cameras)
+    reasons = {camera: why for cameras in masked for camera, why in cameras.items()}
+    losses += [f"{c}: {n} of {len(wanted)} images can't be used ({reasons[c]})" for c, n in sorted(counts.items())]
+    return losses
+
+
 def _jobs(
-    bag: BagReader, sweeps: LidarSweeps, wanted: dict[int, Path], rig: Rig, settings: LabelSettings, basis: Path | None,
-    engine: LabelEngine,
+    bag: BagReader, sweeps: LidarSweeps, around: KeyframesAround, wanted: dict[int, Path], rig: Rig, settings: LabelSettings,
+    basis: Path | None, engine: LabelEngine,
 ) -> Iterator[LiftJob]:  # fmt: skip
     """Jobs for the stamps of `wanted` (stamp -> file)."""
-    around = KeyframesAround(bag, rig)
-    for frame in label_frames(bag, rig, settings) if wanted else ():
+    for frame in label_frames(bag, rig, settings):
         if frame.stamp_ns in wanted:
             yield LiftJob(
                 wanted[frame.stamp_ns], frame, tuple(sweeps.near(frame.stamp_ns)), around(frame.stamp_ns), settings.teacher,

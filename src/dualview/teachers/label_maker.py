@@ -144,7 +144,7 @@ def _fit_basis_alone(
             else stamps
         )
         folder = plan.work / "sample"
-        lift_frames(plan, folder, picked, rig, settings, None, engine, "sample")
+        lift_frames(plan, _keyframes(plan, rig), folder, picked, rig, settings, None, engine, "sample")
         for stamp in picked:
             lifted = read_lifted(folder / f"{stamp}.safetensors")
             for cloud in (lifted.static, *lifted.instances.values()):
@@ -152,6 +152,11 @@ def _fit_basis_alone(
     basis = fit.basis(settings.components)
     basis.save(path)
     engine.tell(f"{settings.components} components keep {float(basis.kept[-1]):.1%} of the squared norm")
+
+
+def _keyframes(plan: Plan, rig: Rig) -> KeyframesAround:
+    with BagReader(plan.recording) as bag:
+        return KeyframesAround(bag, rig)
 
 
 def _project_samples(plan: Plan, lifted: Path, basis: Path | None) -> None:
@@ -179,14 +184,13 @@ def _label(
     lifted, maps = plan.work / "lifted", plan.work / "maps"
     basis = None if settings.components is None else directory / BASIS_FILE
     _project_samples(plan, lifted, basis)
-    lift_frames(plan, lifted, plan.teacher_stamps, rig, settings, basis, engine, "lift")
+    around = _keyframes(plan, rig)
+    lift_frames(plan, around, lifted, plan.teacher_stamps, rig, settings, basis, engine, "lift")
     alone = settings.accumulation == "none"
     store = plan.work / "store"
     if not alone and not store.is_dir():
         _gather(plan, lifted, store, settings, engine)
     maps.mkdir(exist_ok=True)
-    with BagReader(plan.recording) as bag:
-        around = KeyframesAround(bag, rig)
     channels = settings.components or teacher.channels
     jobs = [
         PoolJob(
