@@ -64,8 +64,8 @@ def cells_of(
                 of_class = torch.tensor([labels.class_names[i] == class_name for i in labels.boxes.label.tolist()], dtype=torch.bool)
                 boxes = labels.boxes[of_class]
                 inside = torch.zeros(len(centers), dtype=torch.bool)
+                ground = transform_points(invert_rigid(ego_from_world), torch.cat([centers, torch.zeros(len(centers), 1)], 1))
                 for i, z in enumerate(boxes.center[:, 2].tolist()):  # at each box's own height: a cell reaches over all
-                    ground = transform_points(invert_rigid(ego_from_world), torch.cat([centers, torch.zeros(len(centers), 1)], 1))
                     ground[:, 2] = z
                     inside |= boxes[i : i + 1].contains(ground)[0]
                 unit = functional.normalize(label.features.float(), dim=1)
