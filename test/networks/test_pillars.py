@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 
 import pytest
 import torch
 
-from dualview.networks.pillars import PillarEncoder, PillarFeatures, VoxelGrid, voxelize
+from dualview.networks.pillars import PillarEncoder, PillarFeatures, VoxelGrid, Voxels, decorate, voxelize
 from dualview.networks.second import SecondBackbone, SecondPyramid
 from dualview.networks.voxels import VoxelEncoder
 
@@ -100,6 +101,39 @@ def test_two_layers_and_gradient() -> None:
     assert out.shape == (len(voxels.count), 6)
     out.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in features.parameters())
+
+
+def with_empty_slots(features: PillarFeatures, voxels: Voxels) -> torch.Tensor:
+    """The definition: every slot of the table, filled or not, is a row of its own."""
+    rows = decorate(voxels, features.grid) * voxels.filled.unsqueeze(-1)
+    for layer in features.layers:
+        hidden = layer["norm"](layer["linear"](rows).transpose(1, 2)).transpose(1, 2).relu()
+        highest = hidden.amax(1, keepdim=True)
+        rows = torch.cat([hidden, highest.expand_as(hidden)], -1)
+    return highest.squeeze(1)
+
+
+@pytest.mark.parametrize("channels", [(6,), (8, 6), (8, 8, 6)])
+def test_equals_a_table_with_all_empty_slots(channels: tuple[int, ...]) -> None:
+    """Output, gradients and learned statistics, in training and afterwards; some pillars are full."""
+    torch.manual_seed(0)
+    features = PillarFeatures(5, channels, GRID).double()
+    for layer in features.layers:  # so that an empty slot isn't zero behind the norm, and some are the highest
+        torch.nn.init.normal_(layer["norm"].bias)
+    by_table = copy.deepcopy(features)
+    voxels = voxelize([cloud(150, 3).double(), cloud(150, 4).double()], GRID, 4, 100)
+    assert 0 < (voxels.count == 4).sum() < len(voxels.count)
+    for training in (True, False):
+        found, expected = features.train(training)(voxels), with_empty_slots(by_table.train(training), voxels)
+        torch.testing.assert_close(found, expected)
+        weights = torch.rand_like(expected)
+        for network, output in ((features, found), (by_table, expected)):
+            network.zero_grad()
+            (output * weights).sum().backward()
+        for ours, theirs in zip(features.parameters(), by_table.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad)
+        for ours, theirs in zip(features.buffers(), by_table.buffers(), strict=True):
+            torch.testing.assert_close(ours, theirs)
 
 
 def test_a_car_lights_its_cell() -> None:

@@ -110,7 +110,8 @@ class PillarFeatures(nn.Module):
     its centre, through linear layers, and the highest value of each channel over the pillar's slots.
 
     channels: of the layers; all but the last give half of theirs a point and half the pillar's maximum. Empty
-    slots count as points whose numbers are all zero, as in the published weights.
+    slots count as points whose numbers are all zero, in maxima and in batch statistics, as in the published weights. They are all
+    alike, so that one row stands for a pillar's empty slots: few slots are filled, and the rows are several times fewer.
     """
 
     def __init__(self, in_channels: int, channels: tuple[int, ...], grid: VoxelGrid) -> None:
@@ -131,16 +132,43 @@ class PillarFeatures(nn.Module):
 
     def forward(self, voxels: Voxels) -> Tensor:
         """Pillars -> features [M, channels[-1]]."""
-        filled = voxels.filled.unsqueeze(-1)
-        features = decorate(voxels, self.grid) * filled
+        pillars, slots = voxels.points.shape[:2]
+        points = decorate(voxels, self.grid)[voxels.filled]
+        empty = slots - voxels.count
+        some = (empty > 0).nonzero()[:, 0]
+        every = torch.arange(pillars, device=points.device)
+        pillar = torch.cat([every.repeat_interleave(voxels.count), some])  # of each row
+        weight = torch.cat([points.new_ones(len(points)), empty[some].to(points)])  # the slots that it stands for
+        features = torch.cat([points, points.new_zeros(len(some), points.shape[1])])
         for index, layer in enumerate(self.layers):
             hidden = layer["linear"](features)  # type: ignore[index]
-            hidden = layer["norm"](hidden.transpose(1, 2)).transpose(1, 2).relu()  # type: ignore[index]
-            highest = hidden.amax(1, keepdim=True)
+            hidden = _weighted_norm(hidden, weight, layer["norm"]).relu()  # type: ignore[index]
+            highest = hidden.new_zeros(pillars, hidden.shape[1]).scatter_reduce(
+                0, pillar.unsqueeze(1).expand_as(hidden), hidden, "amax", include_self=False
+            )
             if index == len(self.layers) - 1:
-                return highest.squeeze(1)
-            features = torch.cat([hidden, highest.expand_as(hidden)], -1)
+                return highest
+            features = torch.cat([hidden, highest[pillar]], -1)
         return features
+
+
+def _weighted_norm(rows: Tensor, weight: Tensor, norm: nn.BatchNorm1d) -> Tensor:
+    """`norm` of rows [R, C], each of which stands for weight [R] equal ones; in training it learns the statistics of all of them."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None and norm.momentum is not None
+    rows = rows.to(norm.weight.dtype)  # under autocast they are shorter
+    if norm.training:
+        count, shares = weight.sum(), (weight / weight.sum()).unsqueeze(1)
+        batch_mean = (shares * rows).sum(0)
+        batch_variance = (shares * (rows - batch_mean).square()).sum(0)
+        with torch.no_grad():
+            mean.lerp_(batch_mean, norm.momentum)
+            variance.lerp_(batch_variance * count / (count - 1).clamp(min=1), norm.momentum)
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked += 1
+        mean, variance = batch_mean, batch_variance
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    return rows * scale + (norm.bias - mean * scale)
 
 
 def decorate(voxels: Voxels, grid: VoxelGrid) -> Tensor:
