@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from dualview.networks.pillars import PillarEncoder, PillarFeatures, VoxelGrid, Voxels, decorate, voxelize
 from dualview.networks.second import SecondBackbone, SecondPyramid
@@ -134,6 +136,30 @@ def test_equals_a_table_with_all_empty_slots(channels: tuple[int, ...]) -> None:
             torch.testing.assert_close(ours.grad, theirs.grad)
         for ours, theirs in zip(features.buffers(), by_table.buffers(), strict=True):
             torch.testing.assert_close(ours, theirs)
+
+
+def _learn_in_one_of_two_processes(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    features = nn.SyncBatchNorm.convert_sync_batchnorm(torch.load(f"{folder}/features.pt", weights_only=False))
+    features(voxelize([cloud(80 + 60 * rank, rank).double()], GRID, 4, 100)).square().sum().backward()
+    gradients = [p.grad for p in features.parameters()]
+    for gradient in gradients:
+        torch.distributed.all_reduce(gradient)
+    torch.save([*gradients, *features.buffers()], f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_synchronised_norms_learn_what_one_process_learns_of_all(tmp_path: Path) -> None:
+    """As on several GPUs, where Lightning makes the norms so."""
+    torch.manual_seed(0)
+    features = PillarFeatures(5, (8, 6), GRID).double()
+    torch.save(features, tmp_path / "features.pt")
+    features(voxelize([cloud(80, 0).double(), cloud(140, 1).double()], GRID, 4, 100)).square().sum().backward()
+    torch.multiprocessing.spawn(_learn_in_one_of_two_processes, (str(tmp_path),), nprocs=2)
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        for ours, one in zip(found, [*(p.grad for p in features.parameters()), *features.buffers()], strict=True):
+            torch.testing.assert_close(ours, one)
 
 
 def test_a_car_lights_its_cell() -> None:
