@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from students import GRID, recipe_of, save_teacher
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dualview.detectors.checkpoint import build_detector, load_checkpoint, save_checkpoint
+from dualview.detectors.checkpoint import build_detector, load_checkpoint, resolve_precision, save_checkpoint
 from dualview.detectors.detector import Detector
 from dualview.detectors.inputs import DetectorInputs, normalize_images
 from dualview.errors import BagError, ConfigError, DualViewError, WeightsError
@@ -95,6 +95,8 @@ def test_every_student_learns_and_stays_itself(
     assert any("responses aren't distilled" in line for line in told) == (
         model in ("bevformer-lite", "dualview-tiny")
     )
+    emulated = content["precision"] == "bf16" and resolve_precision("auto", torch.device("cpu")) == "fp32"
+    assert any("precision=fp32" in line for line in told) == emulated
 
     # The checkpoint to use is the base's, name by name.
     base = build_detector(recipe_from_dict(recipe_of(small_recipe, model)).detector_config())

@@ -20,6 +20,7 @@ from dualview.detectors.checkpoint import (
     find_checkpoint,
     load_weights,
     read_tensors,
+    resolve_precision,
 )
 from dualview.detectors.detector import Detector, Settings
 from dualview.errors import ConfigError
@@ -70,6 +71,8 @@ def train(
     drives = training_drives(recipe, config, tell, needs.lidar is not None)
     labelled = sum(int(drive.labelled.sum()) for drive in drives)
     tell(f"{len(drives)} drives, {labelled} labelled frames")
+    if recipe.precision == "bf16" and _emulates_bfloat16(recipe.accelerator):
+        tell("this CPU has no bfloat16 instructions and emulates them, which is several times slower: set precision=fp32")
     detector = initial_detector(recipe, config, drives, tell)
     with named_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +94,11 @@ def train(
         )
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     return TrainingResult(folder / WEIGHTS, trainer.global_step, module.last_losses)
+
+
+def _emulates_bfloat16(accelerator: str) -> bool:
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    return on_cpu and resolve_precision("auto", torch.device("cpu")) == "fp32"
 
 
 def initial_detector(
