@@ -24,8 +24,8 @@ def test_width_changes_only_the_width():
 
 def test_recomputing_gives_the_same_gradients():
     torch.manual_seed(0)
-    plain = ImageBackbone("resnet18", (32,), widths=(4, 4))
-    saving = ImageBackbone("resnet18", (32,), widths=(4, 4), recompute=True)
+    plain = ImageBackbone("resnet18", (32,), widths=(8, 8))
+    saving = ImageBackbone("resnet18", (32,), widths=(8, 8), recompute=True)
     saving.load_state_dict(plain.state_dict())
     images = torch.randn(2, 3, 64, 64)
     for backbone in (plain, saving):

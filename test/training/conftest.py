@@ -59,7 +59,7 @@ def small_recipe(drives: Path, small_rig: Path, cache: Path) -> dict:
         "model": "dualview-tiny",
         "overrides": {
             "image_size": [64, 96], "class_names": list(CLASSES), "camera_names": ["front", "back"],
-            "backbone.name": "resnet18", "backbone.widths": [4, 4], "backbone.strides": [8, 16, 32],
+            "backbone.name": "resnet18", "backbone.widths": [8, 8], "backbone.strides": [8, 16, 32],
             "bev.grid": {"x_min": -32.0, "y_min": -32.0, "resolution": 4.0, "columns": 16, "rows": 16},
             "bev.depth_bins": {"start": 1.0, "stop": 33.0, "step": 2.0}, "bev.depth_channels": 8,
             "bev.context_channels": 8, "bev.encoder_channels": [8, 8, 8],

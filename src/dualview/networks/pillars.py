@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from dualview.networks.weighted_norm import weighted_norm
 
 NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.01  # of all batch norms behind point clouds (SECOND, CenterPoint)
 
@@ -143,7 +144,7 @@ class PillarFeatures(nn.Module):
         features = torch.cat([points, points.new_zeros(len(some), points.shape[1])])
         for index, layer in enumerate(self.layers):
             hidden = layer["linear"](features)  # type: ignore[index]
-            hidden = _weighted_norm(hidden, weight, layer["norm"]).relu()  # type: ignore[index]
+            hidden = weighted_norm(hidden, weight, layer["norm"]).relu()  # type: ignore[index]
             highest = hidden.new_zeros(pillars, hidden.shape[1]).scatter_reduce(
                 0, pillar.unsqueeze(1).expand_as(hidden), hidden, "amax", include_self=False
             )
@@ -151,50 +152,6 @@ class PillarFeatures(nn.Module):
                 return highest
             features = torch.cat([hidden, highest[pillar]], -1)
         return features
-
-
-def _weighted_norm(rows: Tensor, weight: Tensor, norm: nn.Module) -> Tensor:
-    """A batch norm of rows [R, C], each of which stands for weight [R] equal ones; in training it learns the statistics of all of
-    them, a synchronised norm those of all processes.
-    """
-    assert isinstance(norm, (nn.BatchNorm1d, nn.SyncBatchNorm)) and norm.momentum is not None
-    mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None and variance is not None
-    rows = rows.to(norm.weight.dtype)  # under autocast they are shorter
-    if norm.training:
-        count = _everywhere(weight.sum(), norm)
-        batch_mean = _everywhere((weight.unsqueeze(1) * rows).sum(0), norm) / count
-        batch_variance = _everywhere((weight.unsqueeze(1) * (rows - batch_mean).square()).sum(0), norm) / count
-        with torch.no_grad():
-            mean.lerp_(batch_mean, norm.momentum)
-            variance.lerp_(batch_variance * count / (count - 1).clamp(min=1), norm.momentum)
-            if norm.num_batches_tracked is not None:
-                norm.num_batches_tracked += 1
-        mean, variance = batch_mean, batch_variance
-    scale = norm.weight * (variance + norm.eps).rsqrt()
-    return rows * scale + (norm.bias - mean * scale)
-
-
-def _everywhere(value: Tensor, norm: nn.Module) -> Tensor:
-    """The sum over all processes, with its gradient, if the norm is synchronised; else the value."""
-    if isinstance(norm, nn.SyncBatchNorm) and torch.distributed.is_available() and torch.distributed.is_initialized():
-        summed: Tensor = _SumOfProcesses.apply(value)
-        return summed
-    return value
-
-
-class _SumOfProcesses(torch.autograd.Function):
-    """Every process has the sum, so its gradient is the sum of all processes' gradients."""
-
-    @staticmethod
-    def forward(context: Any, value: Tensor) -> Tensor:
-        summed = value.clone()
-        torch.distributed.all_reduce(summed)
-        return summed
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        return _SumOfProcesses.forward(context, gradient)
 
 
 def decorate(voxels: Voxels, grid: VoxelGrid) -> Tensor:
