@@ -12,6 +12,7 @@ from dualview.detectors.checkpoint import build_detector, save_checkpoint
 from dualview.detectors.systems import make_detector
 from dualview.training import study_run
 from dualview.training.frozen import freeze_detector
+from dualview.training.lidar_teacher import load_lidar_teacher
 from dualview.training.objective_lidar import build_lidar_objective
 from dualview.training.recipe import Recipe, load_recipe
 from dualview.training.study import Study, load_study
@@ -54,6 +55,13 @@ def _plain(recipe: Recipe) -> SimpleNamespace:
     return SimpleNamespace(
         lidar_distillation=str(section and section.settings), map_distillation=str(recipe.map_distillation)
     )
+
+
+def test_the_shipped_teacher_is_that_of_its_recipe() -> None:
+    """So every study begins without training one first."""
+    assert load_lidar_teacher("centerpoint-coarse").config == load_recipe("centerpoint_coarse").detector_config()
+    named = {str(load_study(name).changes["lidar_distillation.teacher"]) for name in STUDIES}
+    assert named == {"centerpoint-coarse"}
 
 
 @pytest.mark.parametrize("name", STUDIES)
