@@ -26,7 +26,7 @@ def small_bevdet(camera_aware: bool = False, temporal: bool = False) -> BevDetCo
     if temporal:
         branch = replace(branch, history=HISTORY, prepare_blocks=1, interval_channel=True)
     return BevDetConfig(
-        name="small-bevdet", image_size=(64, 96), backbone=BackboneConfig("resnet18", (16, 32), widths=(4, 4)),
+        name="small-bevdet", image_size=(64, 96), backbone=BackboneConfig("resnet18", (16, 32), widths=(8, 8)),
         neck_channels=16, bev=branch,
         center_head=CenterHeadConfig(((0, 1), (2,)), shared_channels=8, branch_channels=8),
         decoding=CenterDecodingConfig("circle", candidates=40, per_task=10), class_names=("car", "truck", "pedestrian"),

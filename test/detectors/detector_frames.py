@@ -24,7 +24,7 @@ def small_config(**changes) -> DetectorConfig:
     config = DetectorConfig(
         name="small",
         image_size=(64, 96),
-        backbone=BackboneConfig("resnet18", (8, 16), widths=(4, 4)),
+        backbone=BackboneConfig("resnet18", (8, 16), widths=(8, 8)),
         bev=BevBranchConfig(
             grid=BevGrid.centered(24.0, 2.0), depth_bins=DepthBins(1.0, 31.0, 2.0), image_stride=16,
             depth_channels=8, depth_blocks=1, pooled_context=False, deformable=False, context_channels=8, preprocess_blocks=0,

@@ -35,7 +35,7 @@ def bevformer_config(**changes) -> BevFormerDetectorConfig:
     config = BevFormerDetectorConfig(
         name="small-bevformer",
         image_size=(60, 90),
-        backbone=BackboneConfig("resnet18", (8, 16), widths=(4, 4)),
+        backbone=BackboneConfig("resnet18", (8, 16), widths=(8, 8)),
         network=network,
         class_names=("car", "truck", "pedestrian"),
         track_threshold=0.0,
@@ -174,7 +174,7 @@ def test_rigs_that_cannot_be_served_are_refused() -> None:
         tilted = ((0.8, -0.6, 0.0, 0.0), (0.6, 0.8, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
         bevformer_config(working_from_ego=tilted)
     with pytest.raises(ValueError, match="num_levels is 2"):
-        bevformer_config(backbone=BackboneConfig("resnet18", (16,), widths=(4, 4)))
+        bevformer_config(backbone=BackboneConfig("resnet18", (16,), widths=(8, 8)))
 
 
 def test_the_working_frame_is_only_a_point_of_view() -> None:
