@@ -23,7 +23,8 @@ def test_two_processes_have_the_gradients_of_one(small_recipe, tmp_path) -> None
         **small_recipe, "overrides": {**small_recipe["overrides"], "center_head": head}, "steps": 1,
         "losses": {"denoising": None, "box_threshold": 0.0},
         # These random weights are well conditioned: the largest difference is a fourteenth of what is allowed. With seeds 3 and 4
-        # many gradients are others: rounding seems to decide between two almost equal things (a match, a maximum); which ones wasn't looked for.
+        # many gradients are others: rounding seems to decide between two almost equal
+        # things (a match, a maximum); which ones wasn't looked for.
         "seed": 5,
     }  # fmt: skip
     alone = Gradients(tmp_path / "alone.grad")
