@@ -17,7 +17,7 @@ from dualview.detectors.checkpoint import build_detector, save_checkpoint
 from dualview.detectors.lidar_presets import centerpoint_tiny
 from dualview.detectors.session import TrackingSession
 from dualview.errors import ConfigError
-from dualview.evaluation import run
+from dualview.evaluation import robustness, run
 from dualview.evaluation.robustness import (
     DETR3D,
     Baseline,
@@ -32,6 +32,7 @@ from dualview.evaluation.robustness import (
     robustness_summary,
 )
 from dualview.evaluation.run import detect, threshold_overrides
+from dualview.networks.image_backbone import ImageBackbone
 from dualview.scene.bag_writer import BagWriter
 from dualview.scene.corruptions.catalogue import CORRUPTIONS, SEVERITIES
 from dualview.scene.corruptions.corruption import Corruption
@@ -211,6 +212,27 @@ def test_the_command_reports_corrupted_scores(labelled, tmp_path: Path, capsys):
         second["mCE"] == pytest.approx(100) and second["mRR"] == found["mRR"]
     )  # the same seed, the same detector
     assert read_baseline(baseline).nds["snow"] == found["per_corruption"]["snow"]["NDS"]
+
+
+def test_a_cache_changes_no_score_and_spares_backbone_and_corruption(labelled, tmp_path: Path, monkeypatch) -> None:
+    bag, rig_file, weights = labelled
+    shared = [str(bag), "--rig", str(rig_file), "--weights", str(weights), "--device", "cpu", "--score-threshold", "0",
+              "--precision", "fp32", "--pictures", "0", "--corruptions", "snow,camera_crash", "--severities", "hard"]  # fmt: skip
+    cached = [*shared, "--cache", str(tmp_path / "cache")]
+    corrupted, images = [], []
+    corrupt, see = robustness.corrupt_encoded, ImageBackbone.forward
+    monkeypatch.setattr(robustness, "corrupt_encoded", lambda *of: (corrupted.append(1), corrupt(*of))[1])
+    monkeypatch.setattr(ImageBackbone, "forward", lambda *of: (images.append(1), see(*of))[1])
+    scores, work = [], []
+    for name, command in (("without", shared), ("first", cached), ("again", cached)):
+        before = len(corrupted), len(images)
+        assert main(["evaluate", *command, "--report", str(tmp_path / name)]) == 0
+        metrics = json.loads((tmp_path / name / "metrics.json").read_text())
+        scores.append((metrics["mAP"], metrics["NDS"], metrics["robustness"]))
+        work.append((len(corrupted) - before[0], len(images) - before[1]))
+    assert scores[0] == scores[1] == scores[2]
+    loading = 2  # the backbone's folded batch norms are compared with the plain ones
+    assert work[0] == work[1] and work[1][1] > loading and work[2] == (0, loading)
 
 
 def test_labels_are_read_once_for_all_corruptions(labelled, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +13,17 @@ from safetensors.torch import load_file
 from students import GRID, recipe_of, save_teacher
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dualview.detectors.centerpoint import CenterPoint
 from dualview.detectors.checkpoint import build_detector, load_checkpoint, resolve_precision, save_checkpoint
 from dualview.detectors.detector import Detector
 from dualview.detectors.inputs import DetectorInputs, normalize_images
 from dualview.errors import BagError, ConfigError, DualViewError, WeightsError
 from dualview.training.clips import FrameRequest
 from dualview.training.data_module import prepare_drives
+from dualview.training.lidar_teacher import load_lidar_teacher
 from dualview.training.lightning import lightning
 from dualview.training.module import DetectorTraining
-from dualview.training.objective_lidar import LidarObjective, build_lidar_objective
+from dualview.training.objective_lidar import TEACHER_MAPS, LidarObjective, build_lidar_objective
 from dualview.training.objectives import joined_needs
 from dualview.training.recipe import Recipe, recipe_from_dict
 from dualview.training.samples import FrameDataset, TrainingBatch, collate
@@ -28,6 +31,7 @@ from dualview.training.trainer import train
 
 TIG = {"tig/absolute_depth", "tig/inner_depth", "tig/inter_channel", "tig/inter_keypoint"}
 RAYS = {"ray/contrastive", "ray/weighted"}
+NO_IMAGE_CHANGES = {"image": None, "photometric": None, "grid_mask": None, "camera_dropout": 0.0}
 # What keeps a test quick; the parts are the published ones.
 FEW = {"inner_feature.keypoints": 4}
 FEW_RAYS = {"rays.ray_count": 60}
@@ -387,3 +391,33 @@ def two_frames(detector: Detector, inputs: DetectorInputs) -> tuple[list[tuple],
         first = detector(inputs, detector.initial_memory())
         second = detector(inputs, first.memory)
     return run.seen, second.bev.features
+
+
+def test_a_cloud_that_comes_again_is_seen_once(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    encode = CenterPoint.encode
+
+    def counted(self: CenterPoint, clouds: Sequence[torch.Tensor]) -> torch.Tensor:
+        seen.append(len(clouds))
+        return encode(self, clouds)
+
+    monkeypatch.setattr(CenterPoint, "encode", counted)
+    torch.manual_seed(0)
+    clouds = [torch.randn(count, 5) * torch.tensor([8.0, 8.0, 1.0, 1.0, 0.0]) for count in (300, 200, 400)]
+    plain = load_lidar_teacher(str(teacher)).outputs(clouds, with_center=True)
+    for _ in range(2):
+        kept = load_lidar_teacher(str(teacher), tmp_path / "maps").outputs(clouds, with_center=True)
+        assert torch.allclose(kept.bev, plain.bev, atol=1e-5) and plain.bev.abs().max() > 0.1
+        assert torch.allclose(kept.center[0].heatmap, plain.center[0].heatmap, atol=1e-4)
+    assert seen == [3, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("bev", "kept"), [(None, True), ({"flip_x": True}, False)])
+def test_maps_of_a_teacher_are_kept_where_scenes_stay_as_they_were(
+    bev: dict | None, kept: bool, small_recipe: dict, teacher: Path, tmp_path: Path
+) -> None:
+    content = distilled(small_recipe, "bevdepth-tiny", teacher, cache_features=True)
+    content["augmentation"] = {**NO_IMAGE_CHANGES, "bev": bev}
+    content["data"] = {**content["data"], "cache": str(tmp_path)}
+    build(recipe_from_dict(content))
+    assert (tmp_path / TEACHER_MAPS).is_dir() == kept

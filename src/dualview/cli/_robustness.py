@@ -90,7 +90,10 @@ def run_robustness(
     ]
     baseline = read_baseline(arguments.mce_baseline) if arguments.mce_baseline else DETR3D_BASELINE
     scores = []
-    for score in evaluate_corrupted(arguments.bags, names, labels, rig, session, protocol, wanted, progress):
+    found = evaluate_corrupted(
+        arguments.bags, names, labels, rig, session, protocol, wanted, progress, arguments.cache
+    )
+    for score in found:
         scores.append(score)
         about = f"{score.corruption.name}, {score.corruption.severity}"
         print(f"{about:>28}  mAP {score.mean_ap:.3f}, NDS {score.nds:.3f}", file=sys.stderr, flush=True)

@@ -47,6 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-maps", metavar="DIR",
                         help="for oracles that read label maps: what `dualview label-maps` made of the recordings")  # fmt: skip
     parser.add_argument(
+        "--cache", type=Path, metavar="DIR",
+        help="keep corrupted images and what the image backbone says of all images in DIR, for further evaluations of checkpoints with "
+        "the same backbone on the same recordings (a few MB a frame)",
+    )  # fmt: skip
+    parser.add_argument(
         "--protocol", default="nuscenes", help="nuscenes, waymo, argoverse2, or a YAML file with other classes and ranges"
     )
     parser.add_argument("--keyframe-interval", type=float, metavar="S",
@@ -61,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from dualview.detectors.host_memory import keep_freed_memory
+    from dualview.detectors.result_cache import CachedNetwork
     from dualview.errors import ConfigError
     from dualview.evaluation.metrics import compute_metrics, headline
     from dualview.evaluation.protocol import load_protocol
@@ -92,6 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
         session = _session(arguments, rig)
         _check_classes(protocol, labels, session.detector.config.class_names)
         check_sees_images(arguments, session.detector.config)
+        if arguments.cache is not None and session.detector.image_backbone is not None:
+            session.detector.image_backbone = CachedNetwork(session.detector.image_backbone, arguments.cache)
         label_maps = label_map_reader(arguments, session.detector.config, protocol.tolerance_s)
         completed = [
             label_maps(path, [a.stamp_ns for a in own.annotations])

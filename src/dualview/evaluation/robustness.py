@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from dualview import __version__
+from dualview.detectors.result_cache import ResultCache
 from dualview.detectors.session import TrackingSession
 from dualview.errors import ConfigError
 from dualview.evaluation.detection import score_detections
@@ -25,7 +29,8 @@ from dualview.evaluation.protocol import Protocol
 from dualview.evaluation.run import Labels, detect, label
 from dualview.scene.corruptions.catalogue import CORRUPTIONS, SEVERITIES, TITLES
 from dualview.scene.corruptions.corruption import Corruption
-from dualview.scene.corruptions.encoded import corrupt_closed
+from dualview.scene.corruptions.encoded import CorruptImage, corrupt_closed, corrupt_encoded
+from dualview.scene.images import EncodedImage
 from dualview.scene.rig import Rig
 
 # DETR3D's NDS, the mean over the three severities, as RoboBEV publishes it
@@ -109,24 +114,44 @@ def evaluate_corrupted(
     protocol: Protocol,
     corruptions: Sequence[Corruption],
     progress: Callable[[str], Callable[[int], None]] | None = None,
+    cache: Path | None = None,
 ) -> Iterator[CorruptedScore]:
     """Run the detector over all recordings under each corruption and score it, one after the other.
 
     Images are corrupted on their way from the recording: the detector sees what it would see in a copy that
     `dualview corrupt` wrote. names, labels: of each recording; the labels (`read_labels`) are the same under all.
-    progress: recording and corruption in words -> what is told the number of frames done.
+    progress: recording and corruption in words -> what is told the number of frames done. cache: folder that keeps corrupted
+    images for further detectors.
     """
+    corrupt: CorruptImage = corrupt_encoded
+    if cache is not None:
+        corrupt = partial(_corrupt_or_recall, ResultCache(cache, f"corrupted images of dualview {__version__}"))
     for corruption in corruptions:
         keyframes = []
         for path, name, known in zip(paths, names, labels, strict=True):
             tell = progress(f"{name}, {corruption.name} {corruption.severity}") if progress else None
-            alter = partial(corrupt_closed, corruption=corruption)
+            alter = partial(corrupt_closed, corruption=corruption, corrupt_image=corrupt)
             keyframes += label(detect(path, rig, session, name, tell, alter), rig, protocol, known)
         if not keyframes:
             raise ConfigError("--corruptions: the recordings have no labels, so there is nothing to score")
         scores = score_detections(keyframes, protocol)
         present = None if scores.present is None else scores.present.nds
         yield CorruptedScore(corruption, scores.nds, scores.mean_ap, present)
+
+
+def _corrupt_or_recall(
+    cache: ResultCache, image: EncodedImage, corruption: Corruption, camera: int, cameras: int
+) -> EncodedImage:
+    """`corrupt_encoded`, or what it made of this image before. A raw image is corrupted each time: it is large, and soon done."""
+    if not image.compressed:
+        return corrupt_encoded(image, corruption, camera, cameras)
+
+    def compute() -> list[Tensor]:
+        return [torch.from_numpy(np.array(corrupt_encoded(image, corruption, camera, cameras).data))]
+
+    data = torch.from_numpy(np.frombuffer(bytes(image.data), np.uint8).copy())
+    (found,) = cache(data, compute, f"{corruption}, camera {camera} of {cameras}, {image.stamp_ns}")
+    return replace(image, data=found.numpy())
 
 
 def robustness_summary(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,7 +41,7 @@ def prepare_drives(
     if not recipe.data.train:
         raise ConfigError("the recipe names no recordings: set data.train, or give them with --bags")
     sweeps = detector.lidar is not None if with_sweeps is None else with_sweeps
-    cache = Path(os.path.expandvars(recipe.data.cache)).expanduser()
+    cache = recipe.data.cache_folder
     return index_recordings(
         find_recordings(recipe.data.train), load_rig(recipe.data.rig), index_settings(detector, recipe.data), cache,
         recipe.data.broken, tell, sweeps,

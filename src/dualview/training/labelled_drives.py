@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,7 +55,7 @@ def training_drives(
     if not paths:
         return source
     rig = load_rig(settings.rig or recipe.data.rig)
-    cache = Path(os.path.expandvars(recipe.data.cache)).expanduser()
+    cache = recipe.data.cache_folder
     sweeps = detector.lidar is not None if with_sweeps is None else with_sweeps
     stored = index_recordings(
         paths, rig, index_settings(detector, recipe.data), cache, recipe.data.broken, tell, sweeps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from dualview.detectors.centerpoint import CenterPoint
 from dualview.detectors.centerpoint_config import CenterPointConfig
 from dualview.detectors.checkpoint import find_checkpoint, load_checkpoint, sha256_of
+from dualview.detectors.result_cache import ResultCache, network_digest
 from dualview.errors import ConfigError, WeightsError
 from dualview.supervision.distillation import TeacherOutputs
 
@@ -21,10 +23,13 @@ class LidarTeacher:
     into training mode, nor writes it into its checkpoints.
     """
 
-    def __init__(self, detector: CenterPoint, digest: str = "") -> None:
-        """digest: tells this teacher's weights from others'."""
+    def __init__(self, detector: CenterPoint, digest: str = "", cache: Path | None = None) -> None:
+        """digest: tells this teacher's weights from others'. cache: folder that keeps its map of each cloud, for clouds that come
+        again just as they were.
+        """
         self.digest = digest
         self._detector = detector.eval().requires_grad_(False)
+        self._cache = None if cache is None else ResultCache(cache, f"{network_digest(detector)} torch {torch.__version__}")
 
     @property
     def config(self) -> CenterPointConfig:
@@ -43,14 +48,19 @@ class LidarTeacher:
         with_center: also the centre head's tasks.
         """
         detector = self._detector.to(clouds[0].device)
-        bev = detector.encode(clouds)
+        bev = detector.encode(clouds) if self._cache is None else torch.cat([self._known_map(cloud) for cloud in clouds])
         return TeacherOutputs(
             bev, detector.config.branch.grid, detector.center_head(bev) if with_center else ()
         )
 
+    def _known_map(self, cloud: Tensor) -> Tensor:
+        assert self._cache is not None
+        (bev,) = self._cache(cloud, lambda: [self._detector.encode([cloud])], cloud.device.type)
+        return bev
 
-def load_lidar_teacher(name_or_path: str) -> LidarTeacher:
-    """The teacher of a checkpoint by path or by name in models/.
+
+def load_lidar_teacher(name_or_path: str, cache: Path | None = None) -> LidarTeacher:
+    """The teacher of a checkpoint by path or by name in models/; `cache` as in `LidarTeacher`.
 
     Raises WeightsError if it isn't there or can't be read, ConfigError if it is no LiDAR detector.
     """
@@ -64,4 +74,4 @@ def load_lidar_teacher(name_or_path: str) -> LidarTeacher:
         raise ConfigError(
             f"lidar_distillation.teacher: '{path}' is '{detector.config.name}', which reads no LiDAR: {_TRAIN_ONE}"
         )
-    return LidarTeacher(detector, sha256_of(path))
+    return LidarTeacher(detector, sha256_of(path), cache)

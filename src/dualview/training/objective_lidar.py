@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ from dualview.training.lidar_teacher import LidarTeacher, load_lidar_teacher
 from dualview.training.objectives import Objective, SampleNeeds
 from dualview.training.recipe import Recipe
 from dualview.training.samples import TrainingBatch
+
+TEACHER_MAPS = ".teacher_maps"  # folder beside the drives
 
 
 class LidarObjective(Objective):
@@ -156,7 +159,7 @@ def build_lidar_objective(
     teacher = None
     if settings.needs_teacher:
         assert section.teacher is not None
-        teacher = load_lidar_teacher(section.teacher)
+        teacher = load_lidar_teacher(section.teacher, _teacher_cache(recipe))
         settings = _fitting(settings, student, detector, teacher.config, section.asks_for("response"), tell)
         tell(f"{section.method} with the teacher {section.teacher}")
     if settings.absolute_depth and detector.lift is not None and recipe.losses.lift_depth:
@@ -166,6 +169,11 @@ def build_lidar_objective(
     with torch.random.fork_rng(devices=[]):  # the student's own weights stay those of its base
         torch.manual_seed(recipe.seed)
         return LidarObjective(settings, student, teacher, tell)
+
+
+def _teacher_cache(recipe: Recipe) -> Path | None:
+    """Where the teacher's maps are kept, if frames come again just as they were and the recipe asks to make use of that."""
+    return recipe.data.cache_folder / TEACHER_MAPS if recipe.cache_features and recipe.augmentation.bev is None else None
 
 
 def _fitting(

@@ -55,7 +55,8 @@ class Recipe:
     freeze_batch_norm: keep the backbone's batch statistics. freeze_stages: the backbone's stem and so many
     stages after it stay as they were loaded (only with pretrained weights). cache_features: the backbone, frozen as a
     whole, sees every stored frame once, and its maps are kept beside the drive (4 megabytes a frame of six 224x640
-    images, twice that where the world is mirrored); needs image augmentation off, but for mirroring together.
+    images, twice that where the world is mirrored); needs image augmentation off, but for mirroring together. So are a LiDAR
+    teacher's maps where BEV augmentation is off too.
     lidar_distillation: a LiDAR teacher helps. steps: optimiser steps; a step
     sees batch_size * accumulate frames per process. dense_steps: steps at the start in which the decoder rests
     and only what lies before it learns (needs a center_head). max_bad_steps: steps with non-finite losses or gradients

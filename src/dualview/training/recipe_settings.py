@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from dualview.scene.augmentation.bev import BevAugmentationSettings
@@ -36,6 +38,11 @@ class DataSettings:
     min_lidar_points: int = 1
     broken: Literal["stop", "skip"] = "stop"
     workers: int = 1
+
+    @property
+    def cache_folder(self) -> Path:
+        """`cache`, with "~" and environment variables filled in."""
+        return Path(os.path.expandvars(self.cache)).expanduser()
 
     def __post_init__(self) -> None:
         require_positive(self, "max_rate", "max_gap", "max_range")

@@ -51,6 +51,11 @@ class StudyFolder:
         """Folder of the scores of one run, on the test drives or on a further test set."""
         return self.run(row, seed) / (f"report-{test_set}" if test_set else "report")
 
+    @property
+    def cache(self) -> Path:
+        """What one frozen backbone says of the test drives, for all runs; free to delete."""
+        return self.root / ".cache"
+
     def metrics(self, row: str, seed: int, test_set: str = "") -> Path:
         """The scores of one run; there once that test set was scored."""
         return self.report(row, seed, test_set) / "metrics.json"
@@ -88,7 +93,7 @@ def run_study(
         if missing:
             weights = _weights(study, recipe, place, row, seed, threads)
             for name, drives in missing.items():
-                _score(study, recipe, weights, place.report(row, seed, name), name, drives, threads)
+                _score(study, recipe, weights, place, place.report(row, seed, name), name, drives, threads)
 
     with ThreadPoolExecutor(jobs) as pool:
         running = {pool.submit(one, row, seed): (row, seed) for row, seed in runs}
@@ -186,13 +191,21 @@ def _weights(study: Study, recipe: Recipe, place: StudyFolder, row: str, seed: i
 
 
 def _score(
-    study: Study, recipe: Recipe, weights: str, report: Path, name: str, drives: Sequence[str], threads: int
+    study: Study,
+    recipe: Recipe,
+    weights: str,
+    place: StudyFolder,
+    report: Path,
+    name: str,
+    drives: Sequence[str],
+    threads: int,
 ) -> None:
     """Score a run on one test set. Written beside and renamed, so that a report is whole or not there."""
     target = name in ("", TRANSDUCTIVE) and recipe.labels_2d is not None
     rig = (recipe.labels_2d.rig if target and recipe.labels_2d is not None else None) or recipe.data.rig
     partial = report.with_name(f"{report.name}.partial")
-    further = [*study.evaluate, *map(str, study.evaluate_also.get(name, ()))]
+    cache = ["--cache", str(place.cache)] if recipe.cache_features else []
+    further = [*cache, *study.evaluate, *map(str, study.evaluate_also.get(name, ()))]
     _command(
         ["evaluate", *drives, "--weights", weights, "--report", str(partial), "--rig", rig, *further],
         report.parent, threads,

@@ -6,6 +6,7 @@ therefore see the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import cv2
@@ -65,13 +66,18 @@ def corrupt_encoded(image: EncodedImage, corruption: Corruption, camera: int, ca
     return replace(image, data=np.frombuffer(jpeg, np.uint8))
 
 
-def corrupt_closed(closed: ClosedFrame, corruption: Corruption) -> ClosedFrame:
-    """A frame that is ready to be decoded, with corrupted images."""
+CorruptImage = Callable[[EncodedImage, Corruption, int, int], EncodedImage]  # as `corrupt_encoded`
+
+
+def corrupt_closed(
+    closed: ClosedFrame, corruption: Corruption, corrupt_image: CorruptImage = corrupt_encoded
+) -> ClosedFrame:
+    """A frame that is ready to be decoded, with corrupted images. corrupt_image: what makes them."""
     count = len(closed.cameras)
     cameras = tuple(
         camera
         if camera.image is None
-        else replace(camera, image=corrupt_encoded(camera.image, corruption, number, count))
+        else replace(camera, image=corrupt_image(camera.image, corruption, number, count))
         for number, camera in enumerate(closed.cameras)
     )
     return replace(closed, cameras=cameras)
