@@ -47,7 +47,9 @@ class BevDet(CenterDetector):
         self.image_backbone = ImageBackbone(
             backbone.name, backbone.strides, backbone.widths, backbone.recompute
         )
-        self.feature_pyramid = FeaturePyramid(self.image_backbone.channels, config.neck_channels, outputs=1)
+        self.feature_pyramid = FeaturePyramid(
+            self.image_backbone.channels, config.neck_channels, outputs=1, blocks=(config.neck_blocks,)
+        )
         self.bev_branch: BevDetBranch = BevDetBranch(config.bev, config.neck_channels)
         self.center_head = CenterHead(config.center_head, config.bev.out_channels)
 

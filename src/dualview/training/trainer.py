@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor
 
 from dualview.detectors.backbone_weights import load_backbone_weights
+from dualview.detectors.neck_weights import load_neck_weights
 from dualview.detectors.checkpoint import (
     DISTILLATION_PREFIX,
     build_detector,
@@ -118,6 +119,8 @@ def initial_detector(
         if backbone is None or name is None:
             raise ConfigError(f"{config.name} has no image backbone: leave backbone_weights out of the recipe")
         tell(load_backbone_weights(backbone, name, recipe.backbone_weights))
+    if recipe.neck_weights is not None:
+        tell(load_neck_weights(detector, recipe.neck_weights))
     return detector
 
 
