@@ -19,14 +19,14 @@ def student(neck_channels: int = 128, neck_blocks: int = 1) -> Detector:
 
 def test_the_default_s_neck_says_the_same_in_bevdet() -> None:
     default, detector = load_checkpoint(Path("models/dualview-tiny.safetensors")), student()
-    before = detector.bev_branch.state_dict()["depth_net.depth_output.weight"].clone()
+    before = {name: value.clone() for name, value in detector.bev_branch.state_dict().items()}
     assert "neck: " in load_neck_weights(detector, "dualview-tiny")
     maps = [torch.randn(2, c, 32 // s * 2, 64 // s * 2) for c, s in zip(default.image_backbone.channels, (8, 16, 32), strict=True)]
     with torch.no_grad():
         theirs = default.feature_pyramid.eval()(list(maps))[1]
         (ours,) = detector.feature_pyramid.eval()(maps[1:])
     assert torch.equal(ours, theirs)
-    assert torch.equal(detector.bev_branch.state_dict()["depth_net.depth_output.weight"], before)
+    assert all(torch.equal(value, before[name]) for name, value in detector.bev_branch.state_dict().items())
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import yaml
 from torch import Tensor
 
 from dualview.detectors.backbone_weights import load_backbone_weights
-from dualview.detectors.neck_weights import load_neck_weights
 from dualview.detectors.checkpoint import (
     DISTILLATION_PREFIX,
     build_detector,
@@ -24,6 +23,7 @@ from dualview.detectors.checkpoint import (
     resolve_precision,
 )
 from dualview.detectors.detector import Detector, Settings
+from dualview.detectors.neck_weights import load_neck_weights
 from dualview.errors import ConfigError
 from dualview.training.anchors import clustered_anchors, load_anchors
 from dualview.training.callbacks import LAST, WEIGHTS, Checkpoints, LossLog
