@@ -120,8 +120,8 @@ class Recipe:
         random = [part for part in self.frozen if self.start_from is None and loaded.get(part) is None]
         if random or set(self.frozen) & set(self.fresh):
             raise ValueError(
-                "frozen names parts that stay as start_from has them: set start_from (backbone_weights for image_backbone, neck_weights for "
-                "feature_pyramid), and don't name them in fresh too"
+                "frozen names parts that stay as start_from has them: set start_from (for image_backbone backbone_weights will do, for "
+                "feature_pyramid neck_weights), and don't name them in fresh too"
             )
         if self.start_from is not None and self.neck_weights is not None:
             raise ValueError("start_from brings a neck along: leave neck_weights out")
