@@ -30,9 +30,11 @@ def test_the_default_s_neck_says_the_same_in_bevdet() -> None:
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
-    for wrong in (student(neck_channels=64), student(neck_blocks=2)):
+    for wrong in (student(neck_channels=64), student(neck_blocks=2), student(neck_blocks=0)):
         with pytest.raises(WeightsError, match="neck_channels and neck_blocks"):
             load_neck_weights(wrong, "dualview-tiny")
+    with pytest.raises(WeightsError, match="dualview models"):
+        load_neck_weights(student(), "nonsense")
     with pytest.raises(WeightsError, match="has no feature pyramid"):
         load_neck_weights(student(), "centerpoint-coarse")
     with pytest.raises(ConfigError, match="leave neck_weights out"):

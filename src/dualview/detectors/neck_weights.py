@@ -5,15 +5,12 @@ Levels are matched by their stride: a detector that lifts the map of stride 16 t
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dualview.detectors.checkpoint import find_checkpoint, load_checkpoint
 from dualview.detectors.detector import Detector
 from dualview.errors import ConfigError, WeightsError
 from dualview.networks.feature_pyramid import FeaturePyramid
-
-_BY_LEVEL = ("lateral", "output", "blocks")
 
 
 def load_neck_weights(detector: Detector, source: str) -> str:
@@ -25,6 +22,8 @@ def load_neck_weights(detector: Detector, source: str) -> str:
     if not isinstance(pyramid, FeaturePyramid) or backbone is None:
         raise ConfigError(f"{detector.config.name} has no feature pyramid: leave neck_weights out of the recipe")
     path = find_checkpoint(source)
+    if not path.is_file():
+        raise WeightsError(f"neck_weights: there is no checkpoint '{source}': name a file, or one of `dualview models`")
     other = load_checkpoint(path)
     theirs = getattr(other, "feature_pyramid", None)
     if not isinstance(theirs, FeaturePyramid) or other.image_backbone is None:
@@ -33,15 +32,22 @@ def load_neck_weights(detector: Detector, source: str) -> str:
     absent = [stride for stride in backbone.strides if stride not in place]
     if absent:
         raise WeightsError(f"neck_weights: the pyramid of {path} has no level of stride {absent[0]}")
-    given, wanted, found = theirs.state_dict(), pyramid.state_dict(), dict[str, Tensor]()
-    for name in wanted:
-        part, level, rest = name.split(".", 2)
-        assert part in _BY_LEVEL
-        found[name] = given.get(f"{part}.{place[backbone.strides[int(level)]]}.{rest}", torch.empty(0))
-    wrong = [name for name, value in wanted.items() if found[name].shape != value.shape]
+    levels = {place[stride]: level for level, stride in enumerate(backbone.strides)}
+    wanted, found = pyramid.state_dict(), dict[str, Tensor]()
+    for name, value in theirs.state_dict().items():
+        part, their_level, rest = name.split(".", 2)
+        level = levels.get(int(their_level))
+        # A level that only gives to finer ones needs its first layer alone; one that is given out needs all that it has over there.
+        if level is not None and (part == "lateral" or level < len(pyramid.output)):
+            found[f"{part}.{level}.{rest}"] = value
+    wrong = [name for name in {**wanted, **found} if not _alike(wanted.get(name), found.get(name))]
     if wrong:
         raise WeightsError(
             f"neck_weights: the pyramid of {path} doesn't fit, such as at {wrong[0]}: give neck_channels and neck_blocks of its own"
         )
     pyramid.load_state_dict(found)
     return f"neck: {len(found)} tensors from {source}"
+
+
+def _alike(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is not None and other is not None and one.shape == other.shape
