@@ -129,6 +129,7 @@ def test_only_the_drives_named_for_it_are_scored_under_corruptions(
     for name in ("", "corrupted"):
         study_run._score(study, recipe, "w", place, place.report("base", 0, name), name, ["b.mcap"], 1)
     assert "--corruptions" not in ran["report"] and "--pictures" in ran["report"]
+    assert all(arguments[arguments.index("--cache") + 1] == str(place.cache) for arguments in ran.values())
     assert ran["report-corrupted"][-4:] == ["--corruptions", "all", "--severities", "moderate"]
     with pytest.raises(ValueError, match="no metric is called elsewhere:"):
         Study("dualview_tiny_cpu", {"a": {}}, "a", evaluate_also={"elsewhere": ["--pictures", "1"]})
