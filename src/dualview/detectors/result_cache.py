@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -56,15 +55,14 @@ class ResultCache:
 
     def _save(self, path: Path, results: list[Tensor]) -> None:
         path.parent.mkdir(exist_ok=True)
-        number, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-        os.close(number)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             save_file({str(index): tensor.cpu() for index, tensor in enumerate(results)}, temporary)
             os.replace(temporary, path)
         except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(str(error)) from error
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 class CachedNetwork(nn.Module):
@@ -73,7 +71,7 @@ class CachedNetwork(nn.Module):
     def __init__(self, network: nn.Module, folder: Path) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
-        self._cache = ResultCache(folder, f"{type(network).__name__} {network_digest(network)} torch {torch.__version__}")
+        self._cache = ResultCache(folder, f"{network_digest(network, repr(network))} torch {torch.__version__}")
 
     def forward(self, given: Tensor) -> list[Tensor]:
         """What the network says of one tensor, as a list (one entry where it says one tensor)."""
@@ -85,13 +83,13 @@ class CachedNetwork(nn.Module):
         return found
 
 
-def network_digest(network: nn.Module) -> str:
-    """What tells the weights of two networks of one kind apart, in 16 hexadecimal digits."""
-    digest = hashlib.blake2b(repr(network).encode(), digest_size=8)
+def network_digest(network: nn.Module, about: str) -> str:
+    """What tells two networks apart, in 16 hexadecimal digits: their weights, and `about` in words."""
+    digest = hashlib.sha256(about.encode())
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())
         digest.update(_bytes(value))
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
 def _as_list(said: Tensor | Sequence[Tensor]) -> list[Tensor]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from torch import Tensor
 from dualview.detectors.detector import Detector
 from dualview.detectors.inputs import DetectorInputs, normalize_images
 from dualview.detectors.prediction import Prediction
+from dualview.detectors.result_cache import network_digest
 from dualview.errors import ConfigError
 from dualview.networks.image_backbone import ImageBackbone
 from dualview.training.array_file import reserve, write_error
@@ -97,11 +97,7 @@ class KnownFeatures(Objective):
 
 def backbone_key(backbone: ImageBackbone, precision: str) -> str:
     """What tells two backbones apart, in 16 hexadecimal digits."""
-    digest = hashlib.sha256(f"{backbone.strides} {precision}".encode())
-    for name, value in sorted(backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return network_digest(backbone, f"{backbone.strides} {precision}")
 
 
 def known_features(

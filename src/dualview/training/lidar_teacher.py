@@ -11,7 +11,7 @@ from torch import Tensor
 from dualview.detectors.centerpoint import CenterPoint
 from dualview.detectors.centerpoint_config import CenterPointConfig
 from dualview.detectors.checkpoint import find_checkpoint, load_checkpoint, sha256_of
-from dualview.detectors.result_cache import ResultCache, network_digest
+from dualview.detectors.result_cache import ResultCache
 from dualview.errors import ConfigError, WeightsError
 from dualview.supervision.distillation import TeacherOutputs
 
@@ -24,12 +24,12 @@ class LidarTeacher:
     """
 
     def __init__(self, detector: CenterPoint, digest: str = "", cache: Path | None = None) -> None:
-        """digest: tells this teacher's weights from others'. cache: folder that keeps its map of each cloud, for clouds that come
-        again just as they were.
+        """digest: tells this teacher's weights from others'. cache: folder that keeps its map of each cloud by
+        that digest, for clouds that come again just as they were.
         """
         self.digest = digest
         self._detector = detector.eval().requires_grad_(False)
-        self._cache = None if cache is None else ResultCache(cache, f"{network_digest(detector)} torch {torch.__version__}")
+        self._cache = None if cache is None else ResultCache(cache, f"{digest} torch {torch.__version__}")
 
     @property
     def config(self) -> CenterPointConfig:
