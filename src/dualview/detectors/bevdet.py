@@ -71,9 +71,8 @@ class BevDet(CenterDetector):
         """Normalised images [B, N, 3, H, W] -> the map that is lifted [B, N, C, h, w]. known: the backbone's maps of them
         [B, N, C_i, h_i, w_i], fine to coarse, if they are known already.
         """
-        flat = (image.flatten(0, 1) for image in (images, *(known or ())))
-        image, *found = (tensor.contiguous(memory_format=torch.channels_last) for tensor in flat)
-        (finest,) = self.feature_pyramid(found or self.image_backbone(image))  # type: ignore[misc]
+        given = [maps.flatten(0, 1).contiguous(memory_format=torch.channels_last) for maps in known or (images,)]
+        (finest,) = self.feature_pyramid(given if known else self.image_backbone(given[0]))
         return finest.unflatten(0, images.shape[:2])
 
     def bev_plan(self, inputs: DetectorInputs) -> BevPoolPlan:

@@ -111,9 +111,8 @@ class DualView(Detector):
         """Normalised images [B, N, 3, H, W] -> pyramid maps [B, N, C, h_i, w_i], fine to coarse. known: what the backbone
         says of them, if that is known already.
         """
-        flat = (image.flatten(0, 1) for image in (images, *(known or ())))
-        image, *found = (tensor.contiguous(memory_format=torch.channels_last) for tensor in flat)
-        maps = self.feature_pyramid(found or self.image_backbone(image))  # type: ignore[misc]
+        given = [maps.flatten(0, 1).contiguous(memory_format=torch.channels_last) for maps in known or (images,)]
+        maps = self.feature_pyramid(given if known else self.image_backbone(given[0]))
         return [level.unflatten(0, images.shape[:2]) for level in maps]
 
     def bev_plan(self, inputs: DetectorInputs) -> BevPoolPlan:

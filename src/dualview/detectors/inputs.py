@@ -90,7 +90,7 @@ def normalize_images(images: Tensor) -> Tensor:
     """uint8 RGB [..., 3, H, W] -> float32, ImageNet mean and deviation taken out."""
     mean = torch.tensor(IMAGE_MEAN, device=images.device).view(3, 1, 1)
     deviation = torch.tensor(IMAGE_STD, device=images.device).view(3, 1, 1)
-    return (images.float() - mean) / deviation
+    return images.to(torch.float32, copy=True).sub_(mean).div_(deviation)  # in place: a third of the memory traffic
 
 
 def image_colors(images: Tensor) -> Tensor:
