@@ -3,14 +3,16 @@
     python tools/dry_run.py nuscenes/bevdet_r50_tig … --device cuda     (all of config/recipes/nuscenes without a name)
 
 Says of each recipe what the two frames cost and what came out, or why it couldn't be tried, and fails where that is so or a loss
-or a gradient isn't a finite number. Teachers have random weights here, pretrained backbones aren't loaded, and everything runs
-in float32. Without spconv a teacher of voxels is stood in for by one of pillars, whose map has the same size and channels.
+or a gradient isn't a finite number. Teachers have random weights and label maps random features here, pretrained backbones
+aren't loaded, and everything runs in float32. Without spconv a teacher of voxels is stood in for by one of pillars, whose map
+has the same size and channels.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import math
 import resource
 import sys
@@ -31,10 +33,13 @@ from dualview.errors import DualViewError
 from dualview.geometry.boxes import Boxes3D
 from dualview.networks.voxels import VOXEL_STRIDE, spconv_is_installed
 from dualview.scene.frame import SurroundFrame
+from dualview.teachers.bev_pooling import BevLabel
+from dualview.teachers.label_store import FORMAT, SET_FILE, grid_entry
 from dualview.training.clips import FrameRequest
 from dualview.training.drive_store import LabelledFrame
 from dualview.training.lidar_depth import Sweep, project_sweeps
 from dualview.training.module import DetectorTraining
+from dualview.training.objective_maps import EXTRA as LABEL_MAPS
 from dualview.training.objectives import build_objectives, joined_needs
 from dualview.training.recipe import Recipe, known_recipes, load_recipe, parse_changes
 from dualview.training.samples import ClipDraw, TrainingBatch, collate, make_sample
@@ -42,6 +47,7 @@ from dualview.training.samples import ClipDraw, TrainingBatch, collate, make_sam
 # nuScenes' six cameras: yaw of the optical axis, degrees; all 1.5 m high and 1.3 m from the middle.
 _YAWS = (0.0, -55.0, 55.0, 180.0, 110.0, -110.0)
 _BOXES, _POINTS = 40, 25_000  # as busy as a street; a sweep's returns
+_MAP_CHANNELS = 64  # what `dualview label-maps --pca 64` keeps of a foundation model's
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,8 @@ def batch_at(
         labelled, request, draw, "invented", recipe.augmentation, recipe.data, config.working_from_ego_matrix,
         points if with_points else None,
     )  # fmt: skip
-    return collate([sample])
+    batch = collate([sample])
+    return batch if recipe.map_distillation is None else replace(batch, extras={LABEL_MAPS: [invented_label(config)]})
 
 
 def dry_run(recipe: Recipe, device: torch.device) -> DryRun:
@@ -118,6 +125,7 @@ def dry_run(recipe: Recipe, device: torch.device) -> DryRun:
     config = recipe.detector_config()
     with tempfile.TemporaryDirectory() as folder:
         recipe, remark = _with_random_teacher(recipe, Path(folder))
+        recipe = _with_empty_maps(recipe, config, Path(folder))
         objectives = build_objectives(recipe, config, lambda line: print(f"    {line}"))
     with_points = joined_needs(objectives, config).lidar is not None
     random = np.random.default_rng(0)
@@ -134,6 +142,24 @@ def dry_run(recipe: Recipe, device: torch.device) -> DryRun:
     gradients = [p.grad.abs().max() for p in module.parameters() if p.grad is not None]
     largest = float(torch.stack(gradients).max())
     return DryRun(time.perf_counter() - begin, dict(module.last_losses), largest, bev, remark)
+
+
+def invented_label(config: Settings) -> BevLabel:
+    """The label map of a frame: random features in the half of the cells that LiDAR might have seen."""
+    grid = config.bev_grid
+    assert grid is not None
+    cells = torch.randperm(grid.rows * grid.columns)[::2].sort().values
+    return BevLabel(cells, torch.randn(len(cells), _MAP_CHANNELS).half(), torch.ones(len(cells)))
+
+
+def _with_empty_maps(recipe: Recipe, config: Settings, folder: Path) -> Recipe:
+    """The recipe with a folder of label maps, of no drive, in the place of the one that it names."""
+    if recipe.map_distillation is None or config.bev_grid is None:
+        return recipe
+    content = {"format": FORMAT, "grid": grid_entry(config.bev_grid), "channels": _MAP_CHANNELS, "components": _MAP_CHANNELS}
+    (folder / SET_FILE).write_text(json.dumps(content))
+    section = replace(recipe.map_distillation, labels=str(folder))
+    return replace(recipe, map_distillation=section, data=replace(recipe.data, train=()))
 
 
 def _with_random_teacher(recipe: Recipe, folder: Path) -> tuple[Recipe, str]:
@@ -200,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         good = math.isfinite(found.gradient) and all(math.isfinite(value) for value in found.losses.values())
         failed += not good
         extra = {
-            k: round(v, 3) for k, v in found.losses.items() if k.startswith(("tig/", "ray/", "response"))
+            k: round(v, 3) for k, v in found.losses.items() if k.startswith(("tig/", "ray/", "response", "maps/"))
         }
         print(
             f"{name}: {'ok' if good else 'NOT FINITE'}, map {list(found.bev)}, loss {found.losses['total']:.2f}, largest gradient "

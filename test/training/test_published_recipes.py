@@ -25,7 +25,7 @@ IMAGES, BALANCED = 28_130, 123_580  # keyframes of the train split; with class-b
 
 
 def test_recipes_are_found_in_sub_folders(capsys: pytest.CaptureFixture) -> None:
-    assert len(NUSCENES) >= 18
+    assert len(NUSCENES) >= 24
     assert main(["train", "nuscenes/bevdet_r50_tig", "--check"]) == 0
     assert "method: tig-bev" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="did you mean 'nuscenes/bevdet_r50_tig'"):
@@ -38,9 +38,10 @@ def test_batches_schedules_and_teachers(name: str) -> None:
     config = recipe.detector_config()
     camera = config.lidar is None
     batch = recipe.batch_size * recipe.devices
-    assert batch == {"bevformer": 8, "centerpoint": 32}.get(name.split("/")[1].split("_")[0], 64)
+    published = {"bevformer": 8, "centerpoint": 32, "sparse4d": 48, "dualview": 24}
+    assert batch == published.get(name.split("/")[1].split("_")[0], 64)
     epochs = [recipe.steps * batch / count for count in (IMAGES, BALANCED)]
-    assert any(abs(e - whole) < 0.05 for e in epochs for whole in (20, 24)), epochs
+    assert any(abs(e - whole) < 0.05 for e in epochs for whole in (20, 24, 100)), epochs
     assert recipe.augmentation.corruption is None or name.endswith("_corrupted")
     assert recipe.data.train == ("nuscenes/train",) and recipe.data.rig == "nuscenes"
     if camera:
@@ -57,6 +58,21 @@ def test_batches_schedules_and_teachers(name: str) -> None:
         assert student.grid.same_cells(teacher.bev_grid) == ("bevformer" not in name)
         # Depth is supervised once, and as the published code of the family does it.
         assert recipe.losses.lift_depth == 0 or config.lift is None
+
+
+def test_the_rows_of_dual_view_differ_in_views_and_maps_alone() -> None:
+    """DualViewDistill, Table VII: each view, both, and both with the distilled maps; Sparse4Dv3 has schedules of its own."""
+    rows = [load_recipe(f"nuscenes/dualview_r50{row}") for row in ("_perspective", "_bev", "", "_maps")]
+    shared = {str((r.steps, r.batch_size, r.optimizer, r.augmentation, r.losses, r.clips, r.data, r.precision)) for r in rows}
+    assert len(shared) == 1
+    views = [(c.decoder.use_perspective, c.bev is not None) for c in (r.detector_config() for r in rows)]
+    assert views == [(True, False), (False, True), (True, True), (True, True)]
+    assert [r.map_distillation and r.map_distillation.weight for r in rows] == [None, None, None, 7.0]
+    sparse = load_recipe("nuscenes/sparse4d_r50")
+    assert sparse.detector_config().decoder == rows[0].detector_config().decoder
+    assert (sparse.optimizer.learning_rate, rows[0].optimizer.learning_rate) == (6e-4, 2e-4)
+    bev = sparse.augmentation.bev  # published: turned, but neither mirrored nor scaled
+    assert bev is not None and bev.rotate == 22.5 and bev.scale == (1.0, 1.0) and not (bev.flip_x or bev.flip_y)
 
 
 def test_the_bevdet_family_lifts_what_its_authors_lift() -> None:
@@ -121,6 +137,13 @@ def test_the_dry_run_tries_a_recipe(capsys: pytest.CaptureFixture, dry_run: Modu
     assert dry_run.main(["nuscenes/bevdepth4d_r50", "--set", "augmentation.bev=null", *shrunken()]) == 0
     printed = capsys.readouterr().out
     assert "nuscenes/bevdepth4d_r50: ok, map [1, 8, 16, 16]" in printed and "tig/absolute_depth" in printed
+
+
+def test_the_dry_run_invents_label_maps(capsys: pytest.CaptureFixture, dry_run: ModuleType) -> None:
+    smaller = ["--set", "overrides.image_size=[64,192]", "--set", "overrides.decoder.num_layers=2"]
+    assert dry_run.main(["dualview_tiny_maps", *smaller]) == 0
+    printed = capsys.readouterr().out
+    assert "dualview_tiny_maps: ok, map [1, 128, 128, 128]" in printed and "maps/cosine" in printed
 
 
 def test_without_spconv_the_dry_run_tries_teachers_of_pillars(
