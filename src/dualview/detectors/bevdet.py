@@ -30,7 +30,7 @@ from dualview.networks.center_head import CenterHead
 from dualview.networks.denoising_queries import DenoisingQueries
 from dualview.networks.depth_net import camera_vector
 from dualview.networks.feature_pyramid import FeaturePyramid
-from dualview.networks.image_backbone import ImageBackbone
+from dualview.networks.image_backbone import ImageBackbone, backbone_maps
 from dualview.networks.lift_splat import plan_lift
 from dualview.ops.bev_pool import BevPoolPlan
 from dualview.scene.frame import SurroundFrame
@@ -71,8 +71,7 @@ class BevDet(CenterDetector):
         """Normalised images [B, N, 3, H, W] -> the map that is lifted [B, N, C, h, w]. known: the backbone's maps of them
         [B, N, C_i, h_i, w_i], fine to coarse, if they are known already.
         """
-        given = [maps.flatten(0, 1).contiguous(memory_format=torch.channels_last) for maps in known or (images,)]
-        (finest,) = self.feature_pyramid(given if known else self.image_backbone(given[0]))
+        (finest,) = self.feature_pyramid(backbone_maps(self.image_backbone, images, known))
         return finest.unflatten(0, images.shape[:2])
 
     def bev_plan(self, inputs: DetectorInputs) -> BevPoolPlan:

@@ -40,7 +40,7 @@ from dualview.networks.dense_depth import DenseDepth
 from dualview.networks.depth_net import camera_vector
 from dualview.networks.dual_memory import DualMemory
 from dualview.networks.feature_pyramid import FeaturePyramid
-from dualview.networks.image_backbone import ImageBackbone
+from dualview.networks.image_backbone import ImageBackbone, backbone_maps
 from dualview.networks.instance_memory import InstanceMemory
 from dualview.networks.lift_splat import plan_lift
 from dualview.networks.oracle_branch import OracleBranch
@@ -111,8 +111,7 @@ class DualView(Detector):
         """Normalised images [B, N, 3, H, W] -> pyramid maps [B, N, C, h_i, w_i], fine to coarse. known: what the backbone
         says of them, if that is known already.
         """
-        given = [maps.flatten(0, 1).contiguous(memory_format=torch.channels_last) for maps in known or (images,)]
-        maps = self.feature_pyramid(given if known else self.image_backbone(given[0]))
+        maps = self.feature_pyramid(backbone_maps(self.image_backbone, images, known))
         return [level.unflatten(0, images.shape[:2]) for level in maps]
 
     def bev_plan(self, inputs: DetectorInputs) -> BevPoolPlan:

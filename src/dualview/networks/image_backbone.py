@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -73,6 +74,16 @@ class ImageBackbone(nn.Module):
         if self.recompute and self.training and torch.is_grad_enabled():
             return list(checkpoint(self.body, images, use_reentrant=False))
         return list(self.body(images))
+
+
+def backbone_maps(
+    backbone: Callable[[Tensor], Sequence[Tensor]], images: Tensor, known: Sequence[Tensor] | None
+) -> list[Tensor]:
+    """The backbone's maps [B * N, C_i, h_i, w_i] of normalised images [B, N, 3, H, W], fine to coarse, channels last in memory on
+    the way in; `known` [B, N, C_i, h_i, w_i] in their place, if they are known already.
+    """
+    given = [maps.flatten(0, 1).contiguous(memory_format=torch.channels_last) for maps in known or (images,)]
+    return given if known else list(backbone(given[0]))
 
 
 def _resnet_of_width(name: str, stem_width: int, first_stage_width: int) -> nn.Module:
