@@ -57,6 +57,24 @@ def test_wrong_studies_say_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureF
     assert "would be trained on and scored" in capsys.readouterr().err
 
 
+def test_some_rows_of_a_study_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    whole = load_study("combined")
+    some = whole.only(["both", "maps", "base"])
+    assert list(some.rows) == ["base", "maps", "both"]  # the study's own order, whatever was asked
+    assert some.compare == (("both", "maps"),)
+    assert some.runs() == [run for run in whole.runs() if run[0] != "lidar"]
+    assert some.recipe_of("maps", 1, ["a.mcap"]) == whole.recipe_of("maps", 1, ["a.mcap"])
+    assert load_study("finetune_2d").only(["before", "2d"]).unchanged == "before"
+
+    drive = tmp_path / "drive.mcap"
+    drive.write_bytes(b"")
+    command = ["study", "views", "--train", str(drive), "--test", str(drive), "--rows"]
+    assert main([*command, "perspective", "bevs"]) == 1
+    assert "no row 'bevs'; rows are perspective, bev, both" in capsys.readouterr().err
+    assert main([*command, "bev", "both"]) == 1
+    assert "compared with 'perspective': name it too" in capsys.readouterr().err
+
+
 def test_paired_differences_against_the_t_test() -> None:
     from scipy import stats
 

@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change a key of the recipe in all rows, such as start_from=WEIGHTS or target=BAGS (repeatable)",
     )  # fmt: skip
     parser.add_argument(
+        "--rows", nargs="+", metavar="ROW", help="these rows of the study alone, its baseline among them (default: all)"
+    )
+    parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder of the study (default: studies/<study>)"
     )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time (default 1)")
@@ -45,6 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise ConfigError(f"--jobs must be at least 1, got {arguments.jobs}")
     study = load_study(arguments.study, parse_changes(arguments.set))
+    if arguments.rows:
+        study = study.only(arguments.rows)
     folder = arguments.out or Path("studies") / Path(arguments.study).stem
     train, test = ([str(p) for p in find_recordings(bags)] for bags in (arguments.train, arguments.test))
     also: dict[str, list[str]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -53,6 +53,22 @@ class Study:
             raise ValueError(f"evaluate_also names '{unasked[0]}', but no metric is called {unasked[0]}:...")
         if len(set(self.seeds)) != len(self.seeds) or not self.seeds:
             raise ValueError(f"seeds {list(self.seeds)} must name each seed once")
+
+    def only(self, rows: Collection[str]) -> Study:
+        """The study with these rows alone, in its own order, and the comparisons among them. Raises ConfigError on
+        an unknown row, or one without which the others can't be compared.
+        """
+        unknown = [row for row in rows if row not in self.rows]
+        if unknown:
+            raise ConfigError(f"there is no row '{unknown[0]}'; rows are {', '.join(self.rows)}")
+        if self.baseline not in rows:
+            raise ConfigError(f"rows are compared with '{self.baseline}': name it too")
+        return replace(
+            self,
+            rows={row: changes for row, changes in self.rows.items() if row in rows},
+            compare=tuple(pair for pair in self.compare if set(pair) <= set(rows)),
+            unchanged=self.unchanged if self.unchanged in rows else None,
+        )
 
     def recipe_of(self, row: str, seed: int, drives: list[str]) -> Recipe:
         """What one run trains: on `drives`, unless its row names others. Raises ConfigError naming a wrong key of the study."""
