@@ -98,7 +98,7 @@ def test_lengths_are_those_of_the_grid() -> None:
     features = [s.inner_feature for s, _ in settings if s.inner_feature is not None]
     assert len(rays) == 10 and all(r.sigma * grid.resolution == pytest.approx(4.0) for r, grid in rays)
     assert all(r.region * grid.resolution < 3 * 0.8 for r, grid in rays)  # no larger than the default's squares on its cells
-    assert len(features) == 8 and all(f.keypoints == 12 for f in features)
+    assert len(features) == 6 and all(f.keypoints == 12 for f in features)
 
 
 def test_dualview_learns_from_the_teacher_the_maps_and_both() -> None:
@@ -106,6 +106,9 @@ def test_dualview_learns_from_the_teacher_the_maps_and_both() -> None:
     assert {row: (r.lidar_distillation is not None, r.map_distillation is not None) for row, r in recipes.items()} == {
         "base": (False, False), "lidar": (True, False), "maps": (False, True), "both": (True, True),
     }  # fmt: skip
+    assert recipes["both"].lidar_distillation == recipes["lidar"].lidar_distillation
+    taught = recipes["lidar"].lidar_distillation
+    assert taught is not None and taught.settings.rays is not None and taught.settings.inner_feature is None
     maps = load_study("maps")
     same = maps.recipe_of("maps", 1, ["a.mcap"])
     assert recipes["maps"].map_distillation == same.map_distillation
