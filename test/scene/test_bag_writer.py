@@ -1,6 +1,7 @@
 """Recordings: what is written is what is read, by us and by the mcap and rosbags libraries, and failure leaves nothing."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,6 +206,42 @@ def test_points_of_other_layouts_are_read() -> None:
     )  # fmt: skip
     read = points_from_message(message)
     assert np.array_equal(read[:, :3], points.reshape(6, 3)) and not read[:, 3].any()
+
+
+def cloud_of(types: dict[str, tuple[int, str]], points: np.ndarray, big: bool = False, extra: int = 0) -> Any:
+    """A PointCloud2 with fields of `types` (name -> PointField datatype, numpy type), columns of `points`."""
+    field, cloud = message_class("sensor_msgs/msg/PointField"), message_class("sensor_msgs/msg/PointCloud2")
+    packed = np.dtype([(name, (">" if big else "<") + kind) for name, (_, kind) in types.items()])
+    rows = np.zeros(len(points), packed)
+    for column, name in enumerate(types):
+        rows[name] = points[:, column]
+    fields = [
+        field(name=name, offset=packed.fields[name][1] + extra, datatype=datatype, count=1)  # type: ignore[index]
+        for name, (datatype, _) in types.items()
+    ]
+    return cloud(
+        header=None, height=1, width=len(rows), fields=fields, is_bigendian=big, point_step=packed.itemsize,
+        row_step=packed.itemsize * len(rows), data=rows.view(np.uint8).reshape(-1), is_dense=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("intensity", [(1, "i1"), (2, "u1"), (3, "i2"), (4, "u2"), (5, "i4"), (6, "u4"), (8, "f8")])
+def test_points_of_other_types_are_read(intensity: tuple[int, str], big: bool) -> None:
+    points = np.array([[1.5, -2, 0.25, 100], [3, 4, 5, 7]])
+    types = {"x": (8, "f8"), "y": (8, "f8"), "z": (7, "f4"), "intensity": intensity}
+    read = points_from_message(cloud_of(types, points, big))
+    assert read.dtype == np.float32 and np.array_equal(read, points)
+
+
+def test_a_cloud_that_cannot_be_read_says_which_field() -> None:
+    points, place = np.zeros((2, 3)), {name: (7, "f4") for name in "xyz"}
+    with pytest.raises(ValueError, match="no field z"):
+        points_from_message(cloud_of({name: place[name] for name in "xy"}, points))
+    with pytest.raises(ValueError, match="field y is of unknown type 9"):
+        points_from_message(cloud_of({**place, "y": (9, "f4")}, points))
+    with pytest.raises(ValueError, match="field z lies beyond its points of 12 bytes"):
+        points_from_message(cloud_of(place, points, extra=1))
 
 
 @SLOW

@@ -91,7 +91,7 @@ def test_walking_equals_looking_at_everything() -> None:
 
 
 def test_the_vehicle_itself_and_broken_returns_are_left_out() -> None:
-    points = np.array([[0.5, 0.5, 0, 1], [0.5, 3, 0, 2], [np.nan, 5, 0, 3], [4, 4, 1, 4]], np.float32)
+    points = np.array([[0.5, 0.5, 0, 1], [0.5, 3, 0, 2], [np.nan, 5, 0, 3], [4, 4, 1, np.nan]], np.float32)
     mounted = np.eye(4)
     mounted[:3, 3] = [1, 0, 2]
-    assert in_ego(points, mounted).tolist() == [[1.5, 3, 2, 2], [5, 4, 3, 4]]
+    assert in_ego(points, mounted).tolist() == [[1.5, 3, 2, 2], [5, 4, 3, 0]]  # an intensity alone isn't missed

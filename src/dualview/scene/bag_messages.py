@@ -142,25 +142,37 @@ def points_message(stamp_ns: int, frame: str, points: np.ndarray) -> Any:
     )  # fmt: skip
 
 
-def points_from_message(message: Any) -> np.ndarray:
-    """Points float32 [P, 4] (x, y, z, intensity) of a `sensor_msgs/PointCloud2`, whatever other fields it
-    has.
+# sensor_msgs/PointField datatypes
+_POINT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
 
-    Intensity is 0 where the message has none. Raises ValueError if x, y or z is missing or not a float32
-    field within the point.
+
+def points_from_message(message: Any) -> np.ndarray:
+    """Points float32 [P, 4] (x, y, z, intensity) of a `sensor_msgs/PointCloud2`, whatever its fields' types and whatever other
+    fields it has.
+
+    Intensity is 0 where the message has none. Raises ValueError, saying which, if one of x, y and z is missing or a field
+    is of no known type or lies beyond the point.
     """
-    size = int(message.point_step) - 4
-    offsets = {f.name: int(f.offset) for f in message.fields if int(f.datatype) == 7 and f.offset <= size}
-    if not {"x", "y", "z"} <= offsets.keys() or message.is_bigendian:
-        raise ValueError("the point cloud needs little-endian float32 fields x, y and z")
     step, width, height = int(message.point_step), int(message.width), int(message.height)
+    fields = {f.name: f for f in message.fields if f.name in ("x", "y", "z", "intensity")}
+    missing = [name for name in "xyz" if name not in fields]
+    if missing:
+        raise ValueError(f"the point cloud has no field {missing[0]}")
+    types = {}
+    for name, field in fields.items():
+        if int(field.datatype) not in _POINT_TYPES:
+            raise ValueError(f"the point cloud's field {name} is of unknown type {field.datatype}")
+        types[name] = np.dtype((">" if message.is_bigendian else "<") + _POINT_TYPES[int(field.datatype)])
+        if int(field.offset) + types[name].itemsize > step:
+            raise ValueError(f"the point cloud's field {name} lies beyond its points of {step} bytes")
     rows = np.frombuffer(memoryview(message.data), dtype=np.uint8).reshape(height, -1)[:, : width * step]
     raw = np.ascontiguousarray(rows).reshape(width * height, step)
     points = np.zeros((width * height, 4), dtype=np.float32)
     for column, name in enumerate(("x", "y", "z", "intensity")):
-        if name in offsets:
-            start = offsets[name]
-            points[:, column] = np.ascontiguousarray(raw[:, start : start + 4]).view("<f4")[:, 0]
+        if name in fields:
+            start = int(fields[name].offset)
+            values = np.ascontiguousarray(raw[:, start : start + types[name].itemsize])
+            points[:, column] = values.view(types[name])[:, 0]
     return points
 
 

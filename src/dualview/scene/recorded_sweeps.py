@@ -19,9 +19,11 @@ _NEAR = 1.0  # m; returns nearer to the LiDAR than this in x and in y are of the
 
 
 def read_sweeps(bag: BagReader, rig: Rig, transforms: TransformBuffer) -> Iterator[EgoSweep]:
-    """All sweeps of the rig's LiDARs in the order of the recording; one whose pose isn't known is left out.
+    """All sweeps of the rig's LiDARs in the order of the recording; one whose pose isn't known, or that can't be read, is left
+    out.
 
-    transforms: those of the whole recording. Raises BagError if the recording has no LiDAR that the rig knows of.
+    transforms: those of the whole recording. Raises BagError if the recording has no LiDAR that the rig knows of, and at its end
+    if every sweep was left out, with the reason.
     """
     topics = [topic for topic in rig.lidar_topics if topic in bag.topics]
     if not topics:
@@ -30,6 +32,7 @@ def read_sweeps(bag: BagReader, rig: Rig, transforms: TransformBuffer) -> Iterat
             f"{bag.path} has no LiDAR sweeps (rig '{rig.name}' names {named}): set lidar_topics in the rig file, "
             "or use a detector that needs cameras only"
         )
+    read, reason = 0, "the topics are empty"
     for message in bag.messages(topics):
         header = message.message.header
         stamp = stamp_ns(header.stamp)
@@ -37,20 +40,25 @@ def read_sweeps(bag: BagReader, rig: Rig, transforms: TransformBuffer) -> Iterat
             world_from_lidar = transforms.lookup(rig.world_frame, header.frame_id, stamp)
             world_from_ego = transforms.lookup(rig.world_frame, rig.ego_frame, stamp)
             points = points_from_message(message.message)
-        except (TransformError, ValueError):
+        except (TransformError, ValueError) as error:
+            reason = f"{message.topic}: {error}"
             continue
+        read += 1
         ego_from_lidar = np.linalg.inv(world_from_ego) @ world_from_lidar
         yield EgoSweep(message.topic, stamp, in_ego(points, ego_from_lidar), world_from_ego)
+    if not read:
+        raise BagError(f"none of the LiDAR sweeps of {bag.path} can be used ({reason}): look at it with `dualview bag check`")
 
 
 def in_ego(points: np.ndarray, ego_from_lidar: np.ndarray) -> np.ndarray:
-    """float32 [P, 4] (ego m, intensity) of a raw sweep [P, 4], without returns that aren't numbers or are of the
-    vehicle itself.
+    """float32 [P, 4] (ego m, intensity) of a raw sweep [P, 4], without returns whose place isn't a number or is
+    the vehicle's own. An intensity that isn't a number is 0.
     """
     far = (np.abs(points[:, :2]) >= _NEAR).any(1)
-    points = points[far & np.isfinite(points[:, :4]).all(1)]
+    points = points[far & np.isfinite(points[:, :3]).all(1)]
     moved = points[:, :3].astype(np.float64) @ ego_from_lidar[:3, :3].T + ego_from_lidar[:3, 3]
-    return np.concatenate([moved, points[:, 3:4]], 1).astype(np.float32)
+    intensity = np.nan_to_num(points[:, 3:4], nan=0.0, posinf=0.0, neginf=0.0)
+    return np.concatenate([moved, intensity], 1).astype(np.float32)
 
 
 class CloudWalk:

@@ -46,17 +46,13 @@ def store_sweeps(recording: Path, rig: Rig, folder: Path) -> int:
     """Write the sweeps of a recording into its drive's folder, one at a time; returns how many. The table comes last: without it
     the sweeps count as not stored. Hold the drive's lock meanwhile.
 
-    Raises BagError if the recording has no LiDAR that the rig knows of, or none whose place is known, and DiskFullError if there is
+    Raises BagError if the recording has no LiDAR that the rig knows of, or none that can be read and placed, and DiskFullError if there is
     no room.
     """
     written = [folder / f".{name}.{os.getpid()}.partial" for name in (_POINTS, _TABLE)]
     unsorted = folder / f".unsorted.{_POINTS}.{os.getpid()}.partial"
     try:
         sweeps = _write_points(recording, rig, written[0])
-        if not sweeps:
-            raise BagError(
-                f"{recording} has LiDAR sweeps but no transform that places them: check /tf with `dualview bag check`"
-            )
         ordered = sorted(sweeps, key=lambda s: (s.topic, s.stamp_ns))
         starts = [s.start for s in ordered]
         if starts != sorted(starts):
