@@ -174,6 +174,12 @@ def test_what_can_not_be() -> None:
         replace(config, center_head=replace(config.center_head, tasks=((0, 1),)))
     with pytest.raises(ValueError, match="finest of the strides"):
         replace(config, bev=replace(config.bev, image_stride=32))
+    with pytest.raises(ValueError, match="same stages"):
+        replace(config.bev, encoder_strides=(2,))
+    with pytest.raises(ValueError, match="same stages"):
+        replace(config.bev, encoder_channels=(), encoder_strides=(), encoder_blocks=())
+    with pytest.raises(ValueError, match="depth_channels 66"):
+        replace(config.bev, camera_aware=True, deformable=True, depth_channels=66)
     with pytest.raises(ConfigError, match="isn't known here"):
         settings_from_json('{"format": "dualview-bevdat-1"}')
     with pytest.raises(ValueError, match="evaluation mode"):

@@ -13,6 +13,7 @@ from dualview.detectors.centerpoint import CenterPoint
 from dualview.detectors.centerpoint_config import CenterPointConfig
 from dualview.detectors.checkpoint import build_detector, load_checkpoint, save_checkpoint
 from dualview.detectors.inputs import DetectorInputs, inputs_from_frames
+from dualview.detectors.json_config import override
 from dualview.detectors.presets import preset_config
 from dualview.detectors.systems import make_detector
 from dualview.errors import ConfigError
@@ -105,6 +106,34 @@ def test_grids_that_do_not_fit_are_named() -> None:
         replace(BRANCH, grid=BevGrid.centered(15.0, 2.0), strides=(2, 4))
     with pytest.raises(ValueError, match="four stages"):
         LidarBranchConfig(encoder="voxels", voxel=0.1)
+    with pytest.raises(ValueError, match="neither a multiple nor a whole part"):
+        replace(BRANCH, grid=BevGrid.centered(18.0, 2.0), strides=(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("voxel", 0), ("voxel_height", -1.0), ("max_points", 0), ("max_voxels", (0, 10)), ("features", ()), ("strides", (2, 0)),
+        ("layers", (1, -1)), ("channels", ()),
+    ],
+)  # fmt: skip
+def test_sizes_that_can_not_be_are_named(key: str, value: object) -> None:
+    with pytest.raises(ValueError, match=key):
+        replace(BRANCH, **{key: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"decoding.per_task": -1}, "per_task -1"), ({"decoding.candidates": 0}, "candidates 0"), ({"decoding.limit": -5}, "limit -5"),
+        ({"max_tracks": 0}, "max_tracks 0"), ({"track_threshold": 5.0}, "track_threshold 5.0"),
+        ({"track_threshold": float("nan")}, "track_threshold nan"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["centerpoint-tiny", "bevdet-tiny"])
+def test_settings_by_which_nothing_is_reported_are_refused(name: str, changes: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        override(preset_config(name), changes)
 
 
 def test_inputs_with_clouds_are_batched() -> None:

@@ -91,6 +91,9 @@ def test_training_sees_other_points_of_a_crowded_voxel_each_time(encoder: str) -
 
 def test_nothing_seen_gives_an_empty_map() -> None:
     encoder = PillarEncoder(GRID, 5, (8,))
+    before = {name: value.clone() for name, value in encoder.named_buffers() if "running" in name}
+    assert not encoder([torch.zeros(0, 5)]).any()
+    assert all(torch.equal(value, before[name]) for name, value in encoder.named_buffers() if "running" in name)
     assert encoder([torch.zeros(0, 5), torch.full((3, 5), 100.0)]).shape == (2, 8, 8, 8)
     some = encoder([torch.zeros(0, 5), cloud(100, 2)])
     assert not some[0].any() and some[1].any()
@@ -138,10 +141,11 @@ def test_equals_a_table_with_all_empty_slots(channels: tuple[int, ...]) -> None:
             torch.testing.assert_close(ours, theirs)
 
 
-def _learn_in_one_of_two_processes(rank: int, folder: str) -> None:
+def _learn_in_one_of_two_processes(rank: int, folder: str, second: int) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
     features = nn.SyncBatchNorm.convert_sync_batchnorm(torch.load(f"{folder}/features.pt", weights_only=False))
-    features(voxelize([cloud(80 + 60 * rank, rank).double()], GRID, 4, 100)).square().sum().backward()
+    found = features(voxelize([cloud(second if rank else 80, rank).double()], GRID, 4, 100))
+    found.square().sum().backward()
     gradients = [p.grad for p in features.parameters()]
     for gradient in gradients:
         torch.distributed.all_reduce(gradient)
@@ -149,13 +153,14 @@ def _learn_in_one_of_two_processes(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-def test_synchronised_norms_learn_what_one_process_learns_of_all(tmp_path: Path) -> None:
-    """As on several GPUs, where Lightning makes the norms so."""
+@pytest.mark.parametrize("second", [140, 0], ids=["both see points", "one sees none"])
+def test_synchronised_norms_learn_what_one_process_learns_of_all(second: int, tmp_path: Path) -> None:
+    """As on several GPUs, where Lightning makes the norms so; none waits for ever for one that sees nothing."""
     torch.manual_seed(0)
     features = PillarFeatures(5, (8, 6), GRID).double()
     torch.save(features, tmp_path / "features.pt")
-    features(voxelize([cloud(80, 0).double(), cloud(140, 1).double()], GRID, 4, 100)).square().sum().backward()
-    torch.multiprocessing.spawn(_learn_in_one_of_two_processes, (str(tmp_path),), nprocs=2)
+    features(voxelize([cloud(80, 0).double(), cloud(second, 1).double()], GRID, 4, 100)).square().sum().backward()
+    torch.multiprocessing.spawn(_learn_in_one_of_two_processes, (str(tmp_path), second), nprocs=2)
     for rank in (0, 1):
         found = torch.load(tmp_path / f"{rank}.pt")
         for ours, one in zip(found, [*(p.grad for p in features.parameters()), *features.buffers()], strict=True):

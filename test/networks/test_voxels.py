@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from dualview.errors import ConfigError
 from dualview.networks import voxels as module
@@ -85,6 +87,40 @@ def test_encoder(plain: None) -> None:
         # Samples don't mix, and nothing seen is an empty map.
         assert torch.allclose(encoder(clouds)[1:], encoder(clouds[1:]), atol=1e-5)
         assert not encoder([torch.zeros(0, 5)]).any()
+
+
+def test_a_single_voxel_and_none_can_be_learned_from(plain: None) -> None:
+    encoder = VoxelEncoder(GRID, 5, (4, 4, 4, 4))
+    encoder([cloud(1, 1), torch.zeros(0, 5)]).square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
+    assert all(value.isfinite().all() for value in encoder.buffers())
+    assert not encoder([torch.zeros(0, 5)]).any()
+
+
+def test_a_car_lights_its_cells(plain: None) -> None:
+    """Strided convolutions look one voxel to each side: what lies in the first voxel of a cell lights that cell alone, the rest of
+    the cell the next one too.
+    """
+    encoder = VoxelEncoder(GRID, 5, (4, 4, 4, 4)).eval()
+    with torch.no_grad():
+        for x, columns in ((-7.5, [0]), (-4.5, [0, 1]), (0.5, [1]), (5.5, [1])):
+            lit = encoder([torch.tensor([[x, 0.5, 0.1, 9.0, 0.0]])])[0].abs().sum(0)
+            assert lit.nonzero().tolist() == [[1, column] for column in columns]
+
+
+def _see_nothing_in_one_of_two_processes(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    encoder = nn.SyncBatchNorm.convert_sync_batchnorm(VoxelEncoder(GRID, 5, (4, 4, 4, 4)))
+    found = encoder([torch.zeros(0, 5) if rank else cloud(150, 1)])
+    found.square().sum().backward()
+    torch.save({"lit": bool(found.any()), "graded": [p.grad is not None for p in encoder.parameters()]}, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_no_process_waits_for_one_that_sees_nothing(plain: None, tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_see_nothing_in_one_of_two_processes, (str(tmp_path),), nprocs=2)
+    found = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    assert [f["lit"] for f in found] == [True, False] and all(all(f["graded"]) for f in found)
 
 
 def test_too_large_for_the_plain_form_is_said() -> None:

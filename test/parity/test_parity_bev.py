@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dualview.detectors.import_sparse4d import image_encoder_name
 from dualview.geometry.bev_grid import BevGrid
+from dualview.geometry.boxes import Boxes3D
 from dualview.networks.bev_encoder import BevEncoder
 from dualview.networks.dense_depth import DenseDepth
 from dualview.networks.depth_net import DepthNet, camera_vector
@@ -24,6 +25,7 @@ from dualview.networks.lift_splat import (
     plan_lift_splat,
     voxel_index,
 )
+from dualview.scene.augmentation.bev import BevAugmentation
 from dualview.supervision.depth_loss import dense_depth_loss, depth_distribution_loss, depth_target
 
 
@@ -152,6 +154,27 @@ def test_parity_image_augmentation() -> None:
     case.check("aug_post_rots", linear, atol=1e-4)
     case.check("aug_post_trans", shift, atol=1e-4)
     assert (image_augmentation(case.inputs) - affine).abs().max() < 1e-4
+
+
+def test_parity_bev_augmentation() -> None:
+    """The published turns, scales and mirrors of the world, and of boxes in it."""
+    case = golden_case("bev", "lss_geometry")
+    states = case.inputs["bda_boxes_in"]
+    matrices, boxes = [], []
+    for turn, scale, flip_x, flip_y in case.inputs["bda_params"].tolist():
+        made = BevAugmentation.of(math.radians(turn), scale, bool(flip_x), bool(flip_y))
+        moved = made.boxes(
+            Boxes3D(
+                states[:, :3], states[:, 3:6], states[:, 6], torch.nn.functional.pad(states[:, 7:9], (0, 1)),
+                torch.zeros(len(states), dtype=torch.int64), torch.ones(len(states)), torch.zeros(len(states), dtype=torch.int64),
+            )
+        )  # fmt: skip
+        matrices.append(made.matrix.float())
+        boxes.append(torch.cat([moved.center, moved.size, moved.yaw[:, None], moved.velocity[:, :2]], 1))
+    case.check("bda_mats", torch.stack(matrices), atol=1e-6)
+    found, expected = torch.stack(boxes), case.expected["bda_boxes_out"].clone()
+    expected[..., 6] = found[..., 6] + torch.remainder(expected[..., 6] - found[..., 6] + math.pi, 2 * math.pi) - math.pi
+    case.check("bda_boxes_out", found, atol=1e-4, expected=expected)  # headings but for whole turns
 
 
 @pytest.mark.parametrize("name", ["depthnet", "depthnet_dcn"])

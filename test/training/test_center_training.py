@@ -18,10 +18,11 @@ from dualview.scene.bag_reader import BagReader
 from dualview.scene.offline import iterate_frames
 from dualview.scene.rig import load_rig
 from dualview.scene.sweeps import LidarInput
-from dualview.training.data_module import prepare_drives
+from dualview.training.data_module import StreamingData, prepare_drives
 from dualview.training.drive_store import Drive
 from dualview.training.lidar_store import StoredSweeps
 from dualview.training.lightning import lightning
+from dualview.training.objectives import SampleNeeds
 from dualview.training.recipe import recipe_from_dict
 from dualview.training.schedule import momentum_factor
 from dualview.training.trainer import train
@@ -113,6 +114,26 @@ def test_a_recording_without_lidar_is_named(small_recipe: dict, small_rig: Path,
     recipe = recipe_from_dict(recipe_of(small_recipe, "centerpoint-tiny", data=data))
     with pytest.raises(BagError, match="set lidar_topics"):
         prepare_drives(recipe, recipe.detector_config())
+
+
+@pytest.mark.parametrize("model", ["centerpoint-tiny", "bevdet-tiny"])
+def test_a_gap_between_sweeps_teaches_no_background(model: str, small_recipe: dict, tmp_path: Path) -> None:
+    """A LiDAR detector that sees nothing can't be told what is there; cameras still can."""
+    data = {**small_recipe["data"], "cache": str(tmp_path / "cache")}
+    recipe = recipe_from_dict(recipe_of(small_recipe, model, data=data, steps=20))
+    drives, config = prepare_drives(recipe, recipe.detector_config(), with_sweeps=True), recipe.detector_config()
+    for drive in drives:  # the LiDAR falls silent after three sweeps
+        with np.load(drive.folder / "lidar.npz") as table:
+            first = {name: table[name][: 4 if name == "starts" else 3] for name in table.files}
+        np.savez(drive.folder / "lidar.npz", **first)
+    needs = SampleNeeds(LidarInput(1, 0.2))
+    batches = list(StreamingData(recipe, config, drives, needs).train_dataloader())
+    seen = [bool(len(cloud)) for batch in batches for cloud in batch.inputs.points]
+    boxed = [known for batch in batches for known in batch.boxed]
+    boxes = [len(truth.labels) for batch in batches for truth in batch.truths]
+    assert {True, False} == set(seen)
+    assert boxed == (seen if model == "centerpoint-tiny" else [True] * len(seen))
+    assert all(bool(count) == known for count, known in zip(boxes, boxed, strict=True))
 
 
 def test_a_cyclic_run_steps_with_the_momentum_of_its_place(small_recipe: dict, tmp_path: Path) -> None:

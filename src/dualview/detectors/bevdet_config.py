@@ -52,6 +52,7 @@ class BevDetConfig(CameraSettings):
                 f"bev.image_stride {self.bev.image_stride} must be the finest of the strides {self.backbone.strides}"
             )
         check_tasks(self.center_head, self.class_names)
+        check_reported(self.track_threshold, self.max_tracks)
 
     # What any detector's settings tell (see detector.py).
 
@@ -74,6 +75,14 @@ class BevDetConfig(CameraSettings):
     def camera_map(self) -> CameraMap:
         """The BEV map; a teacher may supervise plain BEVDet's depth too."""
         return CameraMap(self.bev.grid, self.bev.out_channels, self.bev)
+
+
+def check_reported(track_threshold: float, max_tracks: int) -> None:
+    """Raises ValueError if nothing could ever be reported."""
+    if not 0 <= track_threshold < 1:
+        raise ValueError(f"track_threshold {track_threshold} must be a score, from 0 to below 1")
+    if max_tracks < 1:
+        raise ValueError(f"max_tracks {max_tracks} must be at least 1")
 
 
 def check_tasks(head: CenterHeadConfig, class_names: tuple[str, ...]) -> None:

@@ -44,6 +44,12 @@ class CenterDecodingConfig:
     limit: float = 61.2
     height_limit: float = 10.0
 
+    def __post_init__(self) -> None:
+        if min(self.candidates, self.per_task) < 1:
+            raise ValueError(f"candidates {self.candidates} and per_task {self.per_task} must be at least 1")
+        if not (self.limit > 0 and self.height_limit > 0):
+            raise ValueError(f"limit {self.limit} and height_limit {self.height_limit} must be positive (m)")
+
 
 def decode_centers(
     predictions: Sequence[TaskPrediction],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from dualview.detectors.bevdet_config import check_tasks
+from dualview.detectors.bevdet_config import check_reported, check_tasks
 from dualview.detectors.center_decoding import CenterDecodingConfig
 from dualview.detectors.config import NUSCENES_CLASSES
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig
@@ -41,6 +41,7 @@ class CenterPointConfig(SettingsBase):
 
     def __post_init__(self) -> None:
         check_tasks(self.center_head, self.class_names)
+        check_reported(self.track_threshold, self.max_tracks)
 
     # What any detector's settings tell (see detector.py).
 

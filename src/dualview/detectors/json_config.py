@@ -95,6 +95,8 @@ def override(config: Config, changes: Mapping[str, Any]) -> Config:
     """
     values = to_dict(config)
     for path, value in changes.items():
+        if not isinstance(path, str):
+            raise ConfigError(f"config has no key {path!r}: keys are names, dotted where sections lie within one another")
         target = values
         *parents, last = path.split(".")
         for depth, key in enumerate(parents):

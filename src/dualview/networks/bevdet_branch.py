@@ -53,6 +53,14 @@ class BevDetBranchConfig:
     corner_aligned: bool = False
 
     def __post_init__(self) -> None:
+        lengths = {len(self.encoder_channels), len(self.encoder_strides), len(self.encoder_blocks)}
+        if len(lengths) > 1 or 0 in lengths:
+            raise ValueError(
+                f"encoder_channels {self.encoder_channels}, encoder_strides {self.encoder_strides} and encoder_blocks "
+                f"{self.encoder_blocks} must name the same stages, one at least"
+            )
+        if self.camera_aware and self.deformable and self.depth_channels % 4:
+            raise ValueError(f"depth_channels {self.depth_channels} must be a multiple of 4 for the deformable convolution")
         if self.interval_channel and self.history is None:
             raise ValueError(
                 "interval_channel tells of the interval to an earlier map: set history, or leave it out"

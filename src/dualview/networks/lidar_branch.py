@@ -37,8 +37,18 @@ class LidarBranchConfig:
     pyramid_channels: tuple[int, ...] = (128, 128, 128)
 
     def __post_init__(self) -> None:
-        if not len(self.channels) == len(self.layers) == len(self.strides) == len(self.pyramid_channels):
-            raise ValueError("channels, layers, strides and pyramid_channels must be of the same length")
+        if not self.channels or not len(self.channels) == len(self.layers) == len(self.strides) == len(self.pyramid_channels):
+            raise ValueError("channels, layers, strides and pyramid_channels must be of the same length, one at least")
+        lengths = {"voxel": self.voxel, "voxel_height": self.voxel_height}
+        counts = {
+            "max_points": (self.max_points,), "max_voxels": self.max_voxels, "features": self.features, "channels": self.channels,
+            "strides": self.strides, "pyramid_channels": self.pyramid_channels,
+        }  # fmt: skip
+        wrong = [name for name, length in lengths.items() if not length > 0]
+        wrong += ["layers"] if min(self.layers) < 0 else []
+        wrong += [name for name, numbers in counts.items() if not numbers or min(numbers) < 1]
+        if wrong:
+            raise ValueError(f"{wrong[0]} must be {'0 or more' if wrong[0] == 'layers' else 'positive'}, got {getattr(self, wrong[0])}")
         factor = self.grid.resolution / self.voxel
         if abs(factor - round(factor)) > 1e-6 or round(factor) < 1:
             raise ValueError(
@@ -51,6 +61,11 @@ class LidarBranchConfig:
             raise ValueError(
                 f"features {self.features} of voxels must name four stages, such as (16, 32, 64, 128)"
             )
+        for enlarged in self.pyramid_factors:
+            if abs(max(enlarged, 1 / enlarged) - round(max(enlarged, 1 / enlarged))) > 1e-6:
+                raise ValueError(
+                    f"strides {self.strides} make cells that are neither a multiple nor a whole part of the grid's {self.grid.resolution} m"
+                )
         last = 1
         for step in self.strides:
             last *= step
@@ -67,7 +82,7 @@ class LidarBranchConfig:
         """The grid that points are sorted into."""
         grid, factor = self.grid, round(self.grid.resolution / self.voxel)
         height = grid.z_max - grid.z_min
-        layers = round(height / self.voxel_height) if self.encoder == "voxels" else 1
+        layers = max(round(height / self.voxel_height), 1) if self.encoder == "voxels" else 1
         return VoxelGrid(
             (grid.x_min, grid.y_min, grid.z_min),
             (self.voxel, self.voxel, height / layers),

@@ -203,6 +203,4 @@ class PillarEncoder(nn.Module):
         most = self.max_pillars[0 if self.training else 1]
         voxels = voxelize(shuffled(clouds) if self.training else clouds, self.grid, self.max_points, most)
         columns, rows, _ = self.grid.counts
-        if not len(voxels.count):  # batch norms can't count nothing
-            return clouds[0].new_zeros(len(clouds), self.out_channels, rows, columns)
         return scatter_to_map(self.features(voxels), voxels.place, len(clouds), rows, columns)

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from dualview.errors import ConfigError
 from dualview.networks.pillars import NORM_EPSILON, NORM_MOMENTUM, VoxelGrid, shuffled, voxelize
+from dualview.networks.weighted_norm import weighted_norm
 
 VOXEL_STRIDE = 8  # cells of the map per voxel edge
 _MOST_DENSE = 2**28  # numbers that the plain form may lay out
@@ -149,7 +150,7 @@ class SparseBlock(nn.Module):
     def forward(self, voxels: SparseMap) -> SparseMap:
         """The block's output."""
         found = self.convolution(voxels)
-        return with_features(found, self.norm(found.features).relu())
+        return with_features(found, _normed(found.features, self.norm).relu())
 
 
 class SparseResidualBlock(nn.Module):
@@ -165,8 +166,16 @@ class SparseResidualBlock(nn.Module):
     def forward(self, voxels: SparseMap) -> SparseMap:
         """The block's output; the voxels stay the same."""
         hidden = self.conv1(voxels)
-        hidden = self.conv2(with_features(hidden, self.norm1(hidden.features).relu()))
-        return with_features(hidden, (self.norm2(hidden.features) + voxels.features).relu())
+        hidden = self.conv2(with_features(hidden, _normed(hidden.features, self.norm1).relu()))
+        return with_features(hidden, (_normed(hidden.features, self.norm2) + voxels.features).relu())
+
+
+def _normed(features: Tensor, norm: nn.Module) -> Tensor:
+    """A batch norm that a single voxel doesn't stop in training."""
+    if not norm.training:
+        normed: Tensor = norm(features)
+        return normed
+    return weighted_norm(features, features.new_ones(len(features)), norm)
 
 
 def with_features(voxels: SparseMap, features: Tensor) -> SparseMap:
@@ -220,14 +229,19 @@ class VoxelEncoder(nn.Module):
         most = self.max_voxels[0 if self.training else 1]
         voxels = voxelize(shuffled(clouds) if self.training else clouds, self.grid, self.max_points, most)
         rows, columns = self.size[1] // VOXEL_STRIDE, self.size[2] // VOXEL_STRIDE
-        if not len(voxels.count):
-            return clouds[0].new_zeros(len(clouds), self.out_channels, rows, columns)
         mean = voxels.points.sum(1) / voxels.count.unsqueeze(1).to(voxels.points)
-        sparse = _sparse(mean, voxels.place, self.size, len(clouds))
+        place, empty = voxels.place, not len(voxels.count)
+        if empty:
+            if not (self.training and torch.distributed.is_available() and torch.distributed.is_initialized()):
+                return clouds[0].new_zeros(len(clouds), self.out_channels, rows, columns)
+            # The other processes' norms and gradients wait for this one: it takes part with one voxel, of no effect.
+            mean, place = mean.new_zeros(1, mean.shape[1]), place.new_zeros(1, 4)
+        sparse = _sparse(mean, place, self.size, len(clouds))
         sparse = self.stem(sparse)
         for stage in self.stages:
             sparse = stage(sparse)
-        return self.leave(sparse).dense().flatten(1, 2)
+        left = self.leave(sparse).dense().flatten(1, 2)
+        return left * 0.0 if empty else left
 
 
 def spconv_is_installed() -> bool:

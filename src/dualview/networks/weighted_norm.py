@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 def weighted_norm(rows: Tensor, weight: Tensor, norm: nn.Module) -> Tensor:
     """A batch norm of rows [R, C], each of which stands for weight [R] equal ones; in training it learns the statistics of all of
-    them, a synchronised norm those of all processes.
+    them, a synchronised norm those of all processes. One row is enough, and a process may come with none.
     """
     assert isinstance(norm, (nn.BatchNorm1d, nn.SyncBatchNorm)) and norm.momentum is not None
     mean, variance = norm.running_mean, norm.running_var
@@ -18,11 +18,13 @@ def weighted_norm(rows: Tensor, weight: Tensor, norm: nn.Module) -> Tensor:
     rows = rows.to(norm.weight.dtype)  # under autocast they are shorter
     if norm.training:
         count = _everywhere(weight.sum(), norm)
+        momentum = norm.momentum * (count > 0)  # of nothing there are no statistics
+        count = count.clamp(min=1)
         batch_mean = _everywhere((weight.unsqueeze(1) * rows).sum(0), norm) / count
         batch_variance = _everywhere((weight.unsqueeze(1) * (rows - batch_mean).square()).sum(0), norm) / count
         with torch.no_grad():
-            mean.lerp_(batch_mean, norm.momentum)
-            variance.lerp_(batch_variance * count / (count - 1).clamp(min=1), norm.momentum)
+            mean.lerp_(batch_mean, momentum)
+            variance.lerp_(batch_variance * count / (count - 1).clamp(min=1), momentum)
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked += 1
         mean, variance = batch_mean, batch_variance

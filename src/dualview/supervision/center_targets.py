@@ -67,7 +67,7 @@ def gaussian_radius(length: float, width: float, min_overlap: float) -> float:
 def center_targets(
     truths: Sequence[GroundTruth], tasks: Sequence[Sequence[int]], grid: BevGrid, config: CenterLossConfig
 ) -> list[TaskTargets]:
-    """Targets of every task for a batch. Boxes outside the grid are left out; unknown velocities stay NaN and
+    """Targets of every task for a batch. Boxes outside the grid, or without volume, are left out; unknown velocities stay NaN and
     get no loss.
     """
     return [_task_targets(truths, task, grid, config) for task in tasks]
@@ -90,7 +90,7 @@ def _task_targets(
         place = (boxes[:, :2] - boxes.new_tensor([grid.x_min, grid.y_min])) / grid.resolution
         corner = place.trunc() if config.rounding == "truncate" else place.floor()
         inside = ((corner >= 0) & (corner < corner.new_tensor([grid.columns, grid.rows]))).all(1)
-        inside &= (boxes[:, 3:5] > 0).all(1)
+        inside &= (boxes[:, 3:6] > 0).all(1)  # a flat box has no logarithm
         for slot in inside.nonzero()[:, 0].tolist():
             column, row = (int(v) for v in corner[slot])
             length, width = (float(v) / grid.resolution for v in boxes[slot, 3:5])

@@ -74,6 +74,7 @@ class StreamingData(lightning().LightningDataModule):  # type: ignore[misc]
             self.drives, recipe.augmentation, recipe.data, matrix, self.needs.lidar, self.needs.readers,
             labels is not None and labels.own_depth == "lidar",
             MapDepthReader(labels, self.detector.image_size) if labels and labels.own_depth == "maps" else None,
+            self.detector.lidar is not None and self.detector.image_backbone_name is None,
         )  # fmt: skip
         return make_loader(dataset, sampler, recipe.data.workers)
 

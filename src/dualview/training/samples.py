@@ -105,13 +105,15 @@ class FrameDataset(Dataset):
         readers: Sequence[tuple[str, ExtraReader]] = (),
         lidar_of_2d: bool = False,
         depth_of_2d: Callable[[FrameView], Tensor] | None = None,
+        cloud_alone: bool = False,
     ) -> None:
         """lidar: give every sample its cloud of LiDAR points too. readers: what else samples bring, by name. lidar_of_2d: the
         LiDAR depth of drives of which only 2D labels are used counts as well; depth_of_2d: reads them another depth instead.
+        cloud_alone: the detector sees nothing but the cloud, so that nothing is said of boxes where a gap between sweeps left it empty.
         """
         self._drives, self._lidar, self._readers = drives, lidar, tuple(readers)
         self._lidar_of_2d, self._depth_of_2d = lidar_of_2d, depth_of_2d
-        self._augmentation, self._data = augmentation, data
+        self._augmentation, self._data, self._cloud_alone = augmentation, data, cloud_alone
         self._working_from_ego = (
             torch.eye(4, dtype=torch.float64) if working_from_ego is None else working_from_ego
         )
@@ -128,6 +130,8 @@ class FrameDataset(Dataset):
         )
         if drive.only_2d:
             sample = sample.without_boxes(self._lidar_of_2d)
+        elif self._cloud_alone and points is not None and not len(points):
+            sample = sample.without_boxes(with_depth=True)
         view = FrameView(drive, labelled, request, draw, self._working_from_ego, sample.inputs)
         if drive.only_2d and self._depth_of_2d is not None:
             sample = replace(sample, depth=self._depth_of_2d(view))
