@@ -79,6 +79,8 @@ def test_overrides():
         override(config, {"decoder.id_treshold": 0.1})
     with pytest.raises(ConfigError, match="no section 'decode'"):
         override(config, {"decode.id_threshold": 0.1})
+    with pytest.raises(ConfigError, match="no key True"):
+        override(config, {True: 0.1})  # what YAML makes of the key "on"
 
 
 def test_unknown_presets_get_a_suggestion():

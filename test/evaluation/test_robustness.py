@@ -212,6 +212,13 @@ def test_the_command_reports_corrupted_scores(labelled, tmp_path: Path, capsys):
         second["mCE"] == pytest.approx(100) and second["mRR"] == found["mRR"]
     )  # the same seed, the same detector
     assert read_baseline(baseline).nds["snow"] == found["per_corruption"]["snow"]["NDS"]
+    capsys.readouterr()
+    for others, message in (
+        (["--corruptions", "snow,fog", "--severities", "easy,hard"], "has no fog: ask for camera_crash, snow alone"),
+        (["--corruptions", "snow", "--severities", "hard"], "ask for --severities easy,hard"),
+    ):  # before anything is run
+        assert main(["evaluate", "missing.mcap", "--report", "unused", *others, "--mce-baseline", str(baseline)]) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_a_cache_changes_no_score_and_spares_backbone_and_corruption(labelled, tmp_path: Path, monkeypatch) -> None:
@@ -257,6 +264,14 @@ def test_a_detector_that_sees_no_images_is_not_corrupted(labelled, tmp_path: Pat
     options = ["--rig", str(rig_file), "--weights", str(weights), "--device", "cpu", "--corruptions", "fog"]
     assert main(["evaluate", str(bag), *options, "--report", str(tmp_path / "report")]) == 1
     assert "centerpoint-tiny sees no images, so that --corruptions change nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rows", [[], {"fog": {"NDS": None}}, {"fog": {"NDS": 1.0}}, {"fog": 0.3}])
+def test_a_baseline_that_cannot_be_compared_with_is_refused(rows: object, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({"weights": ["a"], "robustness": {"severities": ["hard"], "per_corruption": rows}}))
+    with pytest.raises(ConfigError, match=r"isn't the metrics\.json"):
+        read_baseline(path)
 
 
 @pytest.mark.parametrize(

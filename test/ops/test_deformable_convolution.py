@@ -62,3 +62,23 @@ def test_shapes_that_do_not_fit_are_named():
         deformable_convolution(features, offsets, weight, padding=1, groups=3)
     with pytest.raises(ValueError, match="offsets must be"):
         deformable_convolution(features, offsets[:, :4], weight, padding=1, groups=2)
+
+
+def test_modulation_weighs_what_each_tap_reads():
+    """Against a convolution with the tap's weight alone, tap by tap; and its gradient."""
+    features, weight, offsets, plain = tensors()
+    modulation = torch.rand(2, 9, 6, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found = deformable_convolution(features, offsets, weight, padding=1, groups=2, modulation=modulation)
+    expected = torch.zeros_like(plain)
+    for tap in range(9):
+        only = torch.zeros_like(weight)
+        only[:, :, tap // 3, tap % 3] = weight[:, :, tap // 3, tap % 3]
+        expected += functional.conv2d(features, only, padding=1, groups=2) * modulation[:, tap : tap + 1]
+    assert torch.allclose(found, expected, atol=1e-12)
+    features, offsets = features[:1, :, :3, :4].clone(), torch.full((1, 18, 3, 4), 0.3, dtype=torch.float64)
+    arguments = tuple(t.requires_grad_() for t in (features, offsets, weight[:2].clone(), modulation[:1, :, :3, :4].clone()))
+    assert torch.autograd.gradcheck(
+        lambda f, o, w, m: deformable_convolution(f, o, w, padding=1, groups=2, modulation=m), arguments
+    )
+    with pytest.raises(ValueError, match="modulation must be"):
+        deformable_convolution(features, offsets, weight, padding=1, groups=2, modulation=modulation)

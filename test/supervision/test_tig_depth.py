@@ -165,6 +165,13 @@ def test_points_equal_loops():
     assert (index > 0).any() and (depth == 0).any()
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 0), (2, 3, 4, 0), (2, 0, 0)])
+def test_an_empty_cloud_is_an_empty_map(shape):
+    target = object_depth_of_points(torch.zeros(2, 3, 0, 3), torch.zeros(shape, dtype=torch.bool), (4, 6), 16, BINS)
+    assert target.depth.shape == target.object_index.shape == (2, 3, 4, 6)
+    assert not target.depth.any() and not target.object_index.any()
+
+
 def forward_camera(batch, cameras):
     """Camera looking along x of the frame, 2 m above it, focal length 20 px, centre (24, 16)."""
     camera_from_ego = torch.tensor([[0.0, -1, 0, 0], [0, 0, -1, 2], [1, 0, 0, 0], [0, 0, 0, 1]])

@@ -185,3 +185,5 @@ def test_channels_that_differ_need_an_embedding():
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="keypoints"):
         InnerFeatureConfig(keypoints=1)
+    with pytest.raises(ValueError, match="inner_feature: null"):
+        InnerFeatureConfig(channel_weight=0.0, keypoint_weight=0.0)

@@ -304,6 +304,10 @@ def test_what_does_not_go_together_is_named(small_recipe: dict, teacher: Path, t
         with_section(small_recipe, "bevdet-tiny", "rayd3d", None)
     with pytest.raises(ConfigError, match="every part is turned off"):
         with_section(small_recipe, "bevdet-tiny", "rayd3d", teacher, rays=None, response=None)
+    no_term = {"channel_weight": 0, "keypoint_weight": 0}
+    for part, wrong in (("inner_depth", {"weight": 0}), ("response", {"weight": 0}), ("inner_feature", no_term)):
+        with pytest.raises(ConfigError, match=f"{part}: null"):  # a teacher that would look on and say nothing
+            with_section(small_recipe, "bevdet-tiny", "tig-bev", teacher, **{part: wrong})
     with pytest.raises(ConfigError, match=r"lidar_distillation\.overrides.*did you mean 'rays'"):
         with_section(small_recipe, "bevdet-tiny", "rayd3d", teacher, ray=None)
     perspective = recipe_from_dict({**small_recipe, "model": "sparse4d-tiny", "overrides": {},

@@ -44,6 +44,11 @@ def test_batches_schedules_and_teachers(name: str) -> None:
     assert any(abs(e - whole) < 0.05 for e in epochs for whole in (20, 24, 100)), epochs
     assert recipe.augmentation.corruption is None or name.endswith("_corrupted")
     assert recipe.data.train == ("nuscenes/train",) and recipe.data.rig == "nuscenes"
+    if "bevde" in name:  # published: the network's share of 1600 px, less 0.06 to plus 0.11
+        share, (low, high) = config.image_size[1] / 1600, recipe.augmentation.image.resize
+        assert (low * share, high * share) == pytest.approx((share - 0.06, share + 0.11), abs=2e-3)
+    if "bevdepth" in name:
+        assert config.bev.depth_network == ("bevdepth" if "rayd3d" in name else "bevdet")
     if camera:
         assert config.image_size == (
             (512, 1408) if "r101" in name else (450, 800) if "bevformer" in name else (256, 704)

@@ -33,7 +33,12 @@ def add_robustness_arguments(parser: argparse.ArgumentParser) -> None:
 def check_robustness_arguments(arguments: argparse.Namespace) -> None:
     """Raises ConfigError for what can't be done, before anything slow starts."""
     from dualview.errors import ConfigError
-    from dualview.evaluation.robustness import parse_corruptions, parse_severities, read_baseline
+    from dualview.evaluation.robustness import (
+        check_comparable,
+        parse_corruptions,
+        parse_severities,
+        read_baseline,
+    )
 
     if arguments.corruptions is None:
         return
@@ -45,10 +50,9 @@ def check_robustness_arguments(arguments: argparse.Namespace) -> None:
         raise ConfigError(
             f"--corruption-seed {arguments.corruption_seed}: a seed is a whole number from 0 on"
         )
-    parse_corruptions(arguments.corruptions)
-    parse_severities(arguments.severities)
+    corruptions, severities = parse_corruptions(arguments.corruptions), parse_severities(arguments.severities)
     if arguments.mce_baseline:
-        read_baseline(arguments.mce_baseline)
+        check_comparable(read_baseline(arguments.mce_baseline), corruptions, severities)
 
 
 def check_sees_images(arguments: argparse.Namespace, detector: Settings) -> None:

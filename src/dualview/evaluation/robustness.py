@@ -92,14 +92,25 @@ def _known(names: Sequence[str], known: tuple[str, ...], what: str) -> tuple[str
     return tuple(name for name in known if name in names)
 
 
+def check_comparable(baseline: Baseline, corruptions: Sequence[str], severities: Sequence[str]) -> None:
+    """Raises ConfigError if mCE can't be told: the baseline hasn't each of the corruptions at just these severities."""
+    missing = [name for name in corruptions if name not in baseline.nds]
+    if missing:
+        raise ConfigError(f"the baseline of mCE has no {missing[0]}: ask for {', '.join(baseline.nds)} alone, or run it anew")
+    if tuple(severities) != baseline.severities:
+        raise ConfigError(f"the baseline of mCE has other severities: ask for --severities {','.join(baseline.severities)}, or run it anew")
+
+
 def read_baseline(path: str | Path) -> Baseline:
     """The baseline that another evaluation's metrics.json holds. Raises ConfigError if it holds none."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         found = content["robustness"]
-        nds = {name: values["NDS"] for name, values in found["per_corruption"].items()}
+        nds = {name: float(values["NDS"]) for name, values in found["per_corruption"].items()}
+        if not all(0 <= value < 1 for value in nds.values()):
+            raise ValueError(f"NDS {nds} must be below 1")
         return Baseline("; ".join(content["weights"]), nds, tuple(found["severities"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} isn't the metrics.json of an evaluation with --corruptions: make one with the detector to compare with"
         ) from error

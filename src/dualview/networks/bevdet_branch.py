@@ -8,6 +8,7 @@ previous frame's map comes in.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bev_branch import BevPrediction
 from dualview.networks.bev_encoder import BevEncoder, BevStages
 from dualview.networks.bev_history import BevHistory, BevHistoryConfig, chosen_maps, recall_maps, remember_map
+from dualview.networks.bevdet_depth_net import BevDetDepthNet
 from dualview.networks.depth_net import DepthNet, DepthPrediction
 from dualview.networks.lift_splat import DepthBins, Rounding, lift_splat
 from dualview.ops.bev_pool import BevPoolPlan
@@ -25,8 +27,9 @@ from dualview.ops.bev_pool import BevPoolPlan
 class BevDetBranchConfig:
     """Sizes; the defaults are BEVDet's with a ResNet-50.
 
-    image_stride: of the image map that is lifted. camera_aware: BEVDepth's depth network of `depth_*`,
-    `pooled_context`, `deformable`, to be supervised by LiDAR; without, one 1x1 convolution that nothing supervises.
+    image_stride: of the image map that is lifted. camera_aware: a depth network of `depth_*` that knows the camera, to be supervised
+    by LiDAR; without, one 1x1 convolution that nothing supervises. depth_network "bevdepth": BEVDepth's own, of `pooled_context` and
+    `deformable`; "bevdet": the lighter one that TiG-BEV is built on, of `deformable` (`bevdet_depth_net.py`).
     history: which earlier maps are laid beside the present one (None: none, BEVDet). prepare_blocks: residual blocks
     on a moment's own map before that. interval_channel: one more channel tells how many seconds lie between the two
     maps; the published networks know one interval only. out_channels: of the BEV map. rounding, corner_aligned: as
@@ -37,6 +40,7 @@ class BevDetBranchConfig:
     depth_bins: DepthBins = field(default_factory=lambda: DepthBins(1.0, 60.0, 1.0))
     image_stride: int = 16
     camera_aware: bool = False
+    depth_network: Literal["bevdepth", "bevdet"] = "bevdepth"
     depth_channels: int = 512
     depth_blocks: int = 3
     pooled_context: bool = True
@@ -59,7 +63,8 @@ class BevDetBranchConfig:
                 f"encoder_channels {self.encoder_channels}, encoder_strides {self.encoder_strides} and encoder_blocks "
                 f"{self.encoder_blocks} must name the same stages, one at least"
             )
-        if self.camera_aware and self.deformable and self.depth_channels % 4:
+        grouped = self.camera_aware and self.deformable and self.depth_network == "bevdepth"
+        if grouped and self.depth_channels % 4:
             raise ValueError(f"depth_channels {self.depth_channels} must be a multiple of 4 for the deformable convolution")
         if self.interval_channel and self.history is None:
             raise ValueError(
@@ -86,6 +91,16 @@ class PlainDepth(nn.Module):
         return DepthPrediction(output[:, : self.bins], output[:, self.bins :])
 
 
+def _depth_net(config: BevDetBranchConfig, in_channels: int) -> nn.Module:
+    bins, channels = config.depth_bins.count, config.context_channels
+    if not config.camera_aware:
+        return PlainDepth(in_channels, bins, channels)
+    sizes = (in_channels, config.depth_channels, bins, channels, config.depth_blocks)
+    if config.depth_network == "bevdet":
+        return BevDetDepthNet(*sizes, deformable=config.deformable)
+    return DepthNet(*sizes, config.pooled_context, config.deformable)
+
+
 @dataclass(frozen=True)
 class BevDetOutput:
     """The map with its depth logits, and the history for the next frame (None without one)."""
@@ -100,15 +115,8 @@ class BevDetBranch(nn.Module):
     def __init__(self, config: BevDetBranchConfig, in_channels: int) -> None:
         super().__init__()
         self.config = config
-        channels, bins = config.context_channels, config.depth_bins.count
-        self.depth_net: nn.Module = (
-            DepthNet(
-                in_channels, config.depth_channels, bins, channels, config.depth_blocks, config.pooled_context,
-                config.deformable,
-            )
-            if config.camera_aware
-            else PlainDepth(in_channels, bins, channels)
-        )  # fmt: skip
+        channels = config.context_channels
+        self.depth_net = _depth_net(config, in_channels)
         self.prepare = (
             BevStages(channels, (channels,), (1,), (config.prepare_blocks,))
             if config.prepare_blocks

@@ -109,23 +109,25 @@ class PooledContext(nn.Module):
 
 
 class DeformableConvolution(nn.Module):
-    """3x3 deformable convolution (first version, no modulation) whose offsets a convolution predicts; zero at
-    the start.
+    """3x3 deformable convolution whose offsets a convolution predicts; zero at the start. modulated: the second version, in which it
+    predicts a weight of 0 to 1 for each tap too (a half at the start).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, groups: int = 4) -> None:
+    def __init__(self, in_channels: int, out_channels: int, groups: int = 4, modulated: bool = False) -> None:
         super().__init__()
         self.groups = groups
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels // groups, 3, 3))
-        self.offset = nn.Conv2d(in_channels, 18, 3, padding=1)
+        self.offset = nn.Conv2d(in_channels, 27 if modulated else 18, 3, padding=1)
         nn.init.kaiming_uniform_(self.weight, nonlinearity="relu")
         for parameter in self.offset.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor) -> Tensor:
         """[M, C, H, W] -> [M, C_out, H, W]."""
+        predicted = self.offset(features)
+        modulation = predicted[:, 18:].sigmoid() if predicted.shape[1] > 18 else None
         return deformable_convolution(
-            features, self.offset(features), self.weight, padding=1, groups=self.groups
+            features, predicted[:, :18], self.weight, padding=1, groups=self.groups, modulation=modulation
         )
 
 

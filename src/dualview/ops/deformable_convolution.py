@@ -1,5 +1,5 @@
-"""Deformable convolution, first version (Dai et al. 2017, equation 2): each kernel tap reads at a learned
-offset.
+"""Deformable convolution (Dai et al. 2017, arXiv 1703.06211, equation 2): each kernel tap reads at a learned offset; in its second
+version (Zhu et al. 2019, arXiv 1811.11168, equation 1) what it reads has a learned weight too.
 
 Plain PyTorch, differentiable in everything; the compiled operator of torchvision isn't needed.
 """
@@ -20,13 +20,14 @@ def deformable_convolution(
     padding: int = 0,
     dilation: int = 1,
     groups: int = 1,
+    modulation: Tensor | None = None,
 ) -> Tensor:
     """Convolve `features` [M, C, H, W] with `weight` [C_out, C / groups, kH, kW], each tap displaced by its
     offset.
 
     offsets [M, 2 kH kW, H_out, W_out]: (dy, dx) in pixels of `features` for each tap, taps row by row; the
-    same for all channels. Reading is bilinear and gives zero outside the image. Returns [M, C_out, H_out,
-    W_out].
+    same for all channels. modulation [M, kH kW, H_out, W_out]: factor on what each tap reads (None: 1). Reading is
+    bilinear and gives zero outside the image. Returns [M, C_out, H_out, W_out].
 
     Raises ValueError if the shapes don't agree.
     """
@@ -42,6 +43,10 @@ def deformable_convolution(
     if offsets.shape != (count, 2 * taps, out_height, out_width):
         raise ValueError(
             f"offsets must be {[count, 2 * taps, out_height, out_width]}, got {list(offsets.shape)}"
+        )
+    if modulation is not None and modulation.shape != (count, taps, out_height, out_width):
+        raise ValueError(
+            f"modulation must be {[count, taps, out_height, out_width]}, got {list(modulation.shape)}"
         )
 
     def count_to(stop: int) -> Tensor:
@@ -64,6 +69,8 @@ def deformable_convolution(
         padding_mode="zeros",
         align_corners=False,
     )  # [M, C, taps * H_out, W_out]
+    if modulation is not None:
+        samples = samples * modulation.reshape(count, 1, taps * out_height, out_width)
     samples = samples.view(count, groups, group_channels * taps, out_height * out_width)
     kernel = weight.view(groups, out_channels // groups, group_channels * taps)
     output = torch.einsum("goc,mgcp->mgop", kernel, samples).reshape(

@@ -24,8 +24,10 @@ class ResponseConfig:
     threshold: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or self.floor < 0 or not 0 <= self.threshold < 1:
-            raise ValueError(f"{self}: weight and floor must be 0 or more, threshold a probability below 1")
+        if self.weight <= 0 or self.floor < 0 or not 0 <= self.threshold < 1:
+            raise ValueError(
+                f"{self}: weight must be more than 0 (response: null turns it off), floor 0 or more, threshold a probability below 1"
+            )
 
 
 def response_loss(

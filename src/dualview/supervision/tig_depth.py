@@ -38,8 +38,8 @@ class InnerDepthConfig:
     bin_centers: bool = True
 
     def __post_init__(self) -> None:
-        if self.weight < 0:
-            raise ValueError(f"inner depth's weight is {self.weight}: give 0 (off) or more")
+        if self.weight <= 0:
+            raise ValueError(f"inner depth's weight is {self.weight}: give more than 0, or inner_depth: null to turn it off")
 
 
 def expected_depth(depth_logits: Tensor, bins: DepthBins, bin_centers: bool = True) -> Tensor:

@@ -53,6 +53,8 @@ class InnerFeatureConfig:
             raise ValueError(
                 f"{self}: at least 2 keypoints a side and 1 object a chunk; enlarge and weights 0 or more"
             )
+        if not self.channel_weight and not self.keypoint_weight:
+            raise ValueError("both weights of inner_feature are 0: say inner_feature: null to turn it off")
 
 
 def box_keypoints(boxes: Tensor, keypoints: int, enlarge: float) -> Tensor:

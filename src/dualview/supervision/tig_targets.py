@@ -48,7 +48,7 @@ def object_depth_of_points(
     number = torch.arange(1, membership.shape[2] + 1, device=in_box.device)
     owner = (membership.bool() * number[:, None]).flatten(0, 1)  # [B or B N, M, P]
     owner = owner.amax(1) if membership.shape[2] else owner.new_zeros(len(owner), count)
-    owner = owner.view(batch, -1, count).expand(batch, cameras, count)
+    owner = owner.view(batch, membership.shape[1], count).expand(batch, cameras, count)
     column, row = (image_points[..., :2] / stride).round().unbind(-1)
     depth = image_points[..., 2]
     kept = (column >= 0) & (row >= 0) & (column < width) & (row < height)
