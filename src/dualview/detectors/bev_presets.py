@@ -45,7 +45,7 @@ def bevdet_tiny() -> BevDetConfig:
 
 def bevdet_r50() -> BevDetConfig:
     """BEVDet as published with a ResNet-50: exact geometry instead of its rounding."""
-    return BevDetConfig(name="bevdet-r50", camera_names=NUSCENES_CAMERAS)
+    return BevDetConfig(name="bevdet-r50", max_tracks=500, camera_names=NUSCENES_CAMERAS)
 
 
 def bevdepth_r50() -> BevDetConfig:

@@ -35,7 +35,9 @@ def centerpoint_tiny() -> CenterPointConfig:
 
 def centerpoint_pillar() -> CenterPointConfig:
     """Pillars of 0.2 m as published."""
-    return CenterPointConfig(name="centerpoint-pillar", image_size=(256, 704), camera_names=NUSCENES_CAMERAS)
+    return CenterPointConfig(
+        name="centerpoint-pillar", image_size=(256, 704), max_tracks=500, camera_names=NUSCENES_CAMERAS
+    )
 
 
 def centerpoint_voxel() -> CenterPointConfig:
@@ -55,6 +57,7 @@ def centerpoint_voxel() -> CenterPointConfig:
             pyramid_channels=(256, 256),
         ),
         decoding=CenterDecodingConfig("circle"),
+        max_tracks=500,
         image_size=(256, 704),
         camera_names=NUSCENES_CAMERAS,
     )

@@ -5,5 +5,6 @@
 image messages and whole recordings. This is an implementation of our own from the published parameters.
 
 The benchmark corrupts 1600 px wide images. Elsewhere, lengths in pixels and noise per pixel are those that such an
-image would have after it was resized, so that a corruption means the same to a network whatever the recording's size.
+image would have after it was resized, so that a corruption means the same to a network whatever the recording's size. (Fog
+but nearly: its field is as wide as the next power of two.)
 """
