@@ -20,6 +20,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from dualview.errors import DualViewError
 from dualview.training.lightning import lightning
 from dualview.training.recipe import load_recipe, parse_changes
 from dualview.training.trainer import train
@@ -75,4 +76,7 @@ def main(given: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except DualViewError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -19,6 +19,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from dualview.errors import DualViewError
 from dualview.geometry.bev_grid import BevGrid
 from dualview.supervision.box_cells import object_cells
 from dualview.training.clips import FrameRequest
@@ -44,6 +45,8 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--bags", nargs="+", required=True)
     parser.add_argument("--frames", type=int, default=10, help="of each drive (default 10)")
     arguments = parser.parse_args(given)
+    if arguments.frames < 1:
+        parser.error(f"--frames {arguments.frames}: one frame at least")
     teacher = load_lidar_teacher(arguments.teacher)
     recipe = load_recipe(arguments.recipe, {"data.train": arguments.bags, "augmentation.bev": None})
     drives = prepare_drives(recipe, recipe.detector_config(), print, with_sweeps=True)
@@ -75,4 +78,7 @@ def main(given: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except DualViewError as error:
+        raise SystemExit(f"error: {error}") from None

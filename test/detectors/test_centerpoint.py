@@ -127,7 +127,7 @@ def test_sizes_that_can_not_be_are_named(key: str, value: object) -> None:
     [
         ({"decoding.per_task": -1}, "per_task -1"), ({"decoding.candidates": 0}, "candidates 0"), ({"decoding.limit": -5}, "limit -5"),
         ({"max_tracks": 0}, "max_tracks 0"), ({"track_threshold": 5.0}, "track_threshold 5.0"),
-        ({"track_threshold": float("nan")}, "track_threshold nan"),
+        ({"track_threshold": float("nan")}, "track_threshold must be a finite number"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["centerpoint-tiny", "bevdet-tiny"])

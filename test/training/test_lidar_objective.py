@@ -278,7 +278,7 @@ def test_what_does_not_go_together_is_named(small_recipe: dict, teacher: Path, t
 
     fails(
         WeightsError,
-        "no checkpoint 'nowhere.safetensors': train one with",
+        "no checkpoint 'nowhere.safetensors': name a LiDAR detector's",
         "bevdet-tiny",
         "rayd3d",
         "nowhere.safetensors",

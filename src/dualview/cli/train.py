@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 import yaml
@@ -33,11 +34,14 @@ def run(arguments: argparse.Namespace) -> int:
     # Threads that wait for each other by spinning bring a busy machine to a stand-still (measured: 10 times
     # slower beside other work). OpenMP reads this once, before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from dualview.training.named_files import missing_files
     from dualview.training.recipe import recipe_to_dict
 
     recipe = recipe_from(arguments)
     if arguments.check:
         print(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False), end="")
+        for sentence in missing_files(recipe):
+            print(f"not there yet: {sentence}", file=sys.stderr)
         return 0
     from dualview.training.trainer import train
 

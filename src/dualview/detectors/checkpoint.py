@@ -4,17 +4,18 @@ metadata.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dualview.detectors.bev_colors import COLORS_KEY, BevColors
@@ -52,6 +53,12 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     return path if path.is_file() else shipped_checkpoints().get(str(name_or_path), path)
 
 
+def close_name(name: str, known: Iterable[str] | None = None) -> str:
+    """ "did you mean '…'?" where one of `known` (None: the checkpoints in models/) is nearly `name`; else ""."""
+    close = difflib.get_close_matches(name, shipped_checkpoints() if known is None else known, n=1, cutoff=0.8)
+    return f"did you mean '{close[0]}'?" if close else ""
+
+
 def load_detector(
     name_or_path: str | Path,
     device: str | torch.device = "auto",
@@ -82,9 +89,8 @@ def load_detector(
         detector = build_detector(overridden(preset_config(name), overrides), seed)
     else:
         known = sorted({*PRESETS, *shipped_checkpoints()})
-        raise ConfigError(
-            f"'{name}' is neither a file nor a detector by name; by name there are {', '.join(known)}"
-        )
+        meant = close_name(name, known) or f"by name there are {', '.join(known)}"
+        raise ConfigError(f"'{name}' is neither a file nor a detector by name; {meant}")
     detector = fold_for_inference(detector).to(resolve_device(device))
     detector.precision = resolve_precision(precision, detector.device)
     return detector
@@ -164,7 +170,12 @@ def save_checkpoint(detector: Detector, path: str | Path, metadata: Mapping[str,
     strings = {**(metadata or {}), CONFIG_KEY: detector.config.to_json()}
     if detector.bev_colors is not None:
         strings[COLORS_KEY] = detector.bev_colors.to_json()
-    save_file(weights, str(path), strings)
+    _write(weights, Path(path), strings)
+
+
+def _write(weights: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Not by save_file, whose files only their owner may read: a node often runs as another user than who trains."""
+    path.write_bytes(save(dict(weights), dict(metadata)))
 
 
 def export_half(
@@ -198,7 +209,7 @@ def export_half(
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.partial")
     try:
-        save_file(halved, str(temporary), metadata)
+        _write(halved, temporary, metadata)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+# A map of 256 cells a side has 1600 half cells at its border; more than this fills the memory.
+_MOST_RAYS, _SMALLEST_STEP = 20_000, 0.05
+
 
 @dataclass(frozen=True)
 class RayConfig:
@@ -60,6 +63,11 @@ class RayConfig:
             raise ValueError(f"region is {self.region} cells: give an odd number, so that it has a middle")
         if self.ray_count < 1 or self.negatives < 1:
             raise ValueError(f"{self.ray_count} rays and {self.negatives} negatives: give 1 or more of each")
+        if self.ray_count > _MOST_RAYS or 0 < self.ray_step < _SMALLEST_STEP:
+            raise ValueError(
+                f"ray_count {self.ray_count} and ray_step {self.ray_step}: at most {_MOST_RAYS} rays, and steps of {_SMALLEST_STEP} "
+                "cells or more; a ray for every half cell at the border is enough (360 on 64 cells)"
+            )
         for name in (
             "ray_step",
             "sigma",

@@ -45,13 +45,13 @@ class InnerFeatureConfig:
 
     def __post_init__(self) -> None:
         if (
-            self.keypoints < 2
+            not 2 <= self.keypoints <= 128
             or self.chunk < 1
             or self.enlarge < 0
             or min(self.channel_weight, self.keypoint_weight) < 0
         ):
             raise ValueError(
-                f"{self}: at least 2 keypoints a side and 1 object a chunk; enlarge and weights 0 or more"
+                f"{self}: 2 to 128 keypoints a side and at least 1 object a chunk; enlarge and weights 0 or more"
             )
         if not self.channel_weight and not self.keypoint_weight:
             raise ValueError("both weights of inner_feature are 0: say inner_feature: null to turn it off")

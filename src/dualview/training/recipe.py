@@ -18,7 +18,7 @@ import yaml
 from dualview.detectors.detector import Settings
 from dualview.detectors.json_config import from_dict, override, to_dict
 from dualview.detectors.presets import preset_config
-from dualview.errors import ConfigError
+from dualview.errors import ConfigError, WeightsError
 from dualview.resources import find_directories
 from dualview.supervision.image_centers import ImageCenterSettings
 from dualview.supervision.map_distillation import MapDistillationSettings
@@ -146,7 +146,10 @@ class Recipe:
             from dualview.detectors.systems import settings_from_json
 
             path = find_checkpoint(self.start_from)
-            text = read_metadata(path).get(CONFIG_KEY)
+            try:
+                text = read_metadata(path).get(CONFIG_KEY)
+            except WeightsError as error:
+                raise WeightsError(f"start_from: {error}") from error
             if text is None:
                 raise ConfigError(f"start_from: '{path}' has no dualview configuration beside its weights")
             config = settings_from_json(text)
@@ -225,7 +228,10 @@ def parse_changes(pairs: Sequence[str]) -> dict[str, Any]:
         key, sign, value = pair.partition("=")
         if not (key and sign):
             raise ConfigError(f"'{pair}' isn't KEY=VALUE, such as optimizer.learning_rate=1e-4")
-        read = yaml.load(value, _Loader)  # a SafeLoader
+        try:
+            read = yaml.load(value, _Loader)  # a SafeLoader
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the value of {key} isn't YAML: {' '.join(value.split())}") from error
         key = _RECORDINGS.get(key, key)
         changes[key] = [read] if key in _RECORDINGS.values() and isinstance(read, str) else read
     return changes

@@ -118,6 +118,9 @@ class LossSettings:
 
     def __post_init__(self) -> None:
         require_positive(self, "one_to_many", "max_depth")
+        for name in ("box_threshold", "heatmap", "center_box", "center_velocity", "lift_depth", "dense_depth"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)

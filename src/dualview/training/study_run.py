@@ -21,6 +21,7 @@ import yaml
 from dualview.detectors.checkpoint import find_checkpoint
 from dualview.errors import ConfigError, DualViewError
 from dualview.training.bag_index import find_recordings
+from dualview.training.named_files import missing_files
 from dualview.training.recipe import Recipe, load_recipe, recipe_to_dict
 from dualview.training.study import Study
 from dualview.training.study_table import look_up
@@ -121,6 +122,10 @@ def _check_drives(
             f"--also {absent[0]}=BAGS"
         )
     recipes = [study.recipe_of(row, study.seeds[0], list(train_drives)) for row in study.rows]
+    for row, recipe in zip(study.rows, recipes, strict=True):
+        missing = missing_files(recipe)
+        if missing:
+            raise ConfigError(f"row '{row}': {missing[0]}")
     if study.unchanged is not None and recipes[0].start_from is None:
         raise ConfigError("the study starts from a trained checkpoint: name it with --set start_from=WEIGHTS")
     labelled = {
@@ -180,7 +185,10 @@ def _look_up(found: Mapping[str, Mapping[str, Any]], metric: str) -> float:
 def _weights(study: Study, recipe: Recipe, place: StudyFolder, row: str, seed: int, threads: int) -> str:
     """The weights of a run, trained now if they aren't there."""
     folder = place.run(row, seed)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} can't be made ({error.strerror}): give another folder with --out") from error
     recipe_file = place.recipe(row, seed)
     recipe_file.write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     if row == study.unchanged:

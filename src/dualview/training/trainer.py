@@ -76,7 +76,10 @@ def train(
         tell("this CPU has no bfloat16 instructions and emulates them, which is several times slower: set precision=fp32")
     detector = initial_detector(recipe, config, drives, tell)
     with named_write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise ConfigError(f"{folder} can't be made ({error.strerror}): give another folder with --out") from error
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     if not resume and (folder / "losses.csv").exists():
         (folder / "losses.csv").unlink()
