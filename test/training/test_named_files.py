@@ -12,43 +12,33 @@ from students import recipe_of, save_teacher
 from dualview.cli import main
 from dualview.errors import ConfigError, WeightsError
 from dualview.training.named_files import missing_files
-from dualview.training.recipe import load_recipe, parse_changes
+from dualview.training.recipe import Recipe, load_recipe, parse_changes
+
+
+def naming(weights: str, teacher: str) -> Recipe:
+    """A recipe that names weights, a teacher and label maps."""
+    return load_recipe(
+        "dualview_tiny_cpu",
+        {
+            "start_from": None, "freeze_stages": 0, "backbone_weights": weights,
+            "lidar_distillation": {"method": "rayd3d", "teacher": teacher},
+            "map_distillation": {"labels": "$LABEL_MAPS/full", "weight": 7.0},
+        },
+    )  # fmt: skip
 
 
 def test_every_missing_file_is_named_with_its_key(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("LABEL_MAPS", raising=False)
-    recipe = load_recipe(
-        "dualview_tiny_cpu",
-        {
-            "start_from": None, "freeze_stages": 0, "backbone_weights": "nope",
-            "lidar_distillation": {"method": "rayd3d", "teacher": "centerpoint-corse"},
-            "map_distillation": {"labels": "$LABEL_MAPS/full", "weight": 7.0},
-        },
-    )  # fmt: skip
-    assert missing_files(recipe) == [
+    assert missing_files(naming("nope", "centerpoint-corse")) == [
         "backbone_weights: there is no checkpoint 'nope'",
         "lidar_distillation.teacher: there is no checkpoint 'centerpoint-corse': did you mean 'centerpoint-coarse'?",
         "map_distillation.labels: there is no folder '$LABEL_MAPS/full': the environment variable LABEL_MAPS isn't set",
     ]
     (tmp_path / "full").mkdir()
+    (tmp_path / "some.safetensors").write_bytes(b"")  # what is in it is looked at later
     monkeypatch.setenv("LABEL_MAPS", str(tmp_path))
-    monkeypatch.setenv("WEIGHTS", str(save_teacher_file(tmp_path)))
-    found = load_recipe(
-        "dualview_tiny_cpu",
-        {
-            "start_from": None, "freeze_stages": 0, "backbone_weights": "$WEIGHTS",
-            "lidar_distillation": {"method": "rayd3d", "teacher": "centerpoint-coarse"},
-            "map_distillation": {"labels": "$LABEL_MAPS/full", "weight": 7.0},
-        },
-    )  # fmt: skip
-    assert missing_files(found) == []
-
-
-def save_teacher_file(folder: Path) -> Path:
-    """Any file that is there: what is in it is looked at later."""
-    path = folder / "some.safetensors"
-    path.write_bytes(b"")
-    return path
+    monkeypatch.setenv("WEIGHTS", str(tmp_path / "some.safetensors"))
+    assert missing_files(naming("$WEIGHTS", "centerpoint-coarse")) == []
 
 
 def test_a_checkpoint_to_start_from_is_read_at_once() -> None:

@@ -25,6 +25,7 @@ from dualview.training.named_files import missing_files
 from dualview.training.recipe import Recipe, load_recipe, recipe_to_dict
 from dualview.training.study import Study
 from dualview.training.study_table import look_up
+from dualview.training.write_errors import make_folder
 
 Scores = dict[str, dict[int, dict[str, float]]]
 TRANSDUCTIVE = "transductive"  # the one test set that may name drives whose 2D labels were used
@@ -185,10 +186,7 @@ def _look_up(found: Mapping[str, Mapping[str, Any]], metric: str) -> float:
 def _weights(study: Study, recipe: Recipe, place: StudyFolder, row: str, seed: int, threads: int) -> str:
     """The weights of a run, trained now if they aren't there."""
     folder = place.run(row, seed)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{folder} can't be made ({error.strerror}): give another folder with --out") from error
+    make_folder(folder)
     recipe_file = place.recipe(row, seed)
     recipe_file.write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     if row == study.unchanged:

@@ -37,7 +37,7 @@ from dualview.training.module import DetectorTraining
 from dualview.training.objectives import build_objectives, joined_needs
 from dualview.training.pictures import Pictures
 from dualview.training.recipe import Recipe, recipe_from_dict, recipe_to_dict
-from dualview.training.write_errors import named_write_errors
+from dualview.training.write_errors import make_folder, named_write_errors
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,7 @@ def train(
         tell("this CPU has no bfloat16 instructions and emulates them, which is several times slower: set precision=fp32")
     detector = initial_detector(recipe, config, drives, tell)
     with named_write_errors(folder):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            raise ConfigError(f"{folder} can't be made ({error.strerror}): give another folder with --out") from error
+        make_folder(folder)
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     if not resume and (folder / "losses.csv").exists():
         (folder / "losses.csv").unlink()

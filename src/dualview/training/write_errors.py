@@ -7,7 +7,7 @@ import errno
 from collections.abc import Iterator
 from pathlib import Path
 
-from dualview.errors import DualViewError, disk_is_full
+from dualview.errors import ConfigError, DualViewError, disk_is_full
 
 
 class CheckpointError(DualViewError):
@@ -25,6 +25,14 @@ def reason_not_written(error: Exception) -> str | None:
     if number == errno.EFBIG or "File too large" in str(error):
         return "files can't grow any more (a limit of the file system or of the process)"
     return str(error) if isinstance(error, OSError) and number in (errno.EIO, errno.EROFS, errno.EACCES) else None
+
+
+def make_folder(folder: Path) -> None:
+    """The folder of a run, with those above it, if it isn't there. Raises ConfigError where it can't be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} can't be made ({error.strerror}): give another folder with --out") from error
 
 
 @contextlib.contextmanager
