@@ -1,10 +1,16 @@
 """The errors that users see. Every message says what is wrong and what to do about it."""
 
+from __future__ import annotations
+
+import difflib
 import errno
+from collections.abc import Iterable
 
 
 class DualViewError(Exception):
-    """Base of all errors that dualview raises on purpose; the command line prints it without a traceback."""
+    """Base of all errors that dualview raises on purpose; the command line prints it without a traceback, and ends with `exit_status`."""
+
+    exit_status = 1
 
 
 class ConfigError(DualViewError):
@@ -34,3 +40,9 @@ class WeightsError(DualViewError):
 def disk_is_full(error: BaseException) -> bool:
     """Whether the operating system said that there is no room left."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str = "", cutoff: float = 0.6) -> str:
+    """ "did you mean '…'?" where one of `known` is at least `cutoff` (0 to 1) like `name`; else `otherwise`."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"did you mean '{close[0]}'?" if close else otherwise

@@ -213,11 +213,13 @@ def test_the_command_reports_corrupted_scores(labelled, tmp_path: Path, capsys):
     )  # the same seed, the same detector
     assert read_baseline(baseline).nds["snow"] == found["per_corruption"]["snow"]["NDS"]
     capsys.readouterr()
-    for others, message in (
-        (["--corruptions", "snow,fog", "--severities", "easy,hard"], "has no fog: ask for camera_crash, snow alone"),
-        (["--corruptions", "snow", "--severities", "hard"], "ask for --severities easy,hard"),
+    for path, others, message in (
+        (bag, ["--corruptions", "snow,fog", "--severities", "easy,hard"], "has no fog: ask for camera_crash, snow alone"),
+        (bag, ["--corruptions", "snow", "--severities", "hard"], "ask for --severities easy,hard"),
+        ("missing.mcap", only, "is of other recordings (labelled, missing in one of the two alone)"),
+        (bag, only[:-1] + ["0"], "ask for --corruption-seed 2"),
     ):  # before anything is run
-        assert main(["evaluate", "missing.mcap", "--report", "unused", *others, "--mce-baseline", str(baseline)]) == 1
+        assert main(["evaluate", str(path), "--report", "unused", *others, "--mce-baseline", str(baseline)]) == 1
         assert message in capsys.readouterr().err
 
 
@@ -281,8 +283,12 @@ def test_a_baseline_that_cannot_be_compared_with_is_refused(rows: object, tmp_pa
         (["--corruptions", "all", "--tracks", "out.mcap"], "needs a detector to run"),
         (["--corruptions", "fog", "--corruption-seed", "-1"], "from 0 on"),
         (["--corruptions", "fog", "--mce-baseline", "none.json"], "isn't the metrics.json"),
+        (["--severities", "hard"], "--severities belongs to --corruptions"),
+        (["--corruption-seed", "0"], "--corruption-seed belongs to --corruptions"),
+        (["--mce-baseline", "metrics.json"], "--mce-baseline belongs to --corruptions"),
+        (["./missing.mcap"], "missing.mcap is named twice"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_runs(options, message, capsys) -> None:
-    assert main(["evaluate", "missing.mcap", "--report", "unused", *options]) == 1
+    assert main(["evaluate", "missing.mcap", *options, "--report", "unused"]) == 1
     assert message in capsys.readouterr().err

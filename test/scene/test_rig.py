@@ -118,7 +118,7 @@ def test_zero_quaternion_is_refused() -> None:
 
 
 def test_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"did you mean nuscenes\?.*pandaset"):
+    with pytest.raises(ConfigError, match=r"did you mean .nuscenes.\?.*pandaset"):
         load_rig("nuscene")
 
 

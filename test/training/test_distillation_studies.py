@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,8 @@ from dualview.training.lidar_teacher import load_lidar_teacher
 from dualview.training.objective_lidar import build_lidar_objective
 from dualview.training.recipe import Recipe, load_recipe
 from dualview.training.study import Study, load_study
+from dualview.training.study_commands import StudyCommands
+from dualview.training.study_folder import StudyFolder
 
 STUDIES = ("lidar_bevdet", "lidar_bevdepth", "combined")
 
@@ -116,21 +119,21 @@ def test_dualview_learns_from_the_teacher_the_maps_and_both() -> None:
 
 
 def test_only_the_drives_named_for_it_are_scored_under_corruptions(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     study = load_study("lidar_bevdepth")
     assert study.test_sets == ("corrupted",)
     ran: dict[str, list[str]] = {}
 
-    def command(arguments: list[str], folder: Path, threads: int) -> None:
-        report = Path(arguments[arguments.index("--report") + 1])
-        report.mkdir(parents=True)
-        ran[report.name.removesuffix(".partial")] = arguments
+    class Commands(StudyCommands):
+        def run(self, arguments: Sequence[str], folder: Path) -> None:
+            report = Path(arguments[arguments.index("--report") + 1])
+            report.mkdir(parents=True)
+            ran[report.name.removesuffix(".partial")] = list(arguments)
 
-    monkeypatch.setattr(study_run, "_command", command)
-    recipe, place = study.recipe_of("base", 0, ["a.mcap"]), study_run.StudyFolder(tmp_path)
+    recipe, place = study.recipe_of("base", 0, ["a.mcap"]), StudyFolder(tmp_path)
     for name in ("", "corrupted"):
-        study_run._score(study, recipe, "w", place, place.report("base", 0, name), name, ["b.mcap"], 1)
+        study_run._score(study, recipe, "w", place, place.report("base", 0, name), name, ["b.mcap"], Commands(1))
     assert "--corruptions" not in ran["report"] and "--pictures" in ran["report"]
     assert all(arguments[arguments.index("--cache") + 1] == str(place.cache) for arguments in ran.values())
     assert ran["report-corrupted"][-4:] == ["--corruptions", "all", "--severities", "moderate"]

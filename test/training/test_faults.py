@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from test_resume import environment
 
 import dualview
-from dualview.errors import BagError
+from dualview.errors import BagError, ConfigError
 from dualview.training.bag_index import IndexSettings, find_recordings, index_recordings
 from dualview.training.lightning import lightning
 from dualview.training.module import TrainingDivergedError
@@ -62,6 +62,20 @@ def test_too_many_of_them_end_the_run_with_a_sentence(small_recipe, tmp_path) ->
     recipe = recipe_from_dict({**small_recipe, "steps": 6, "max_bad_steps": 2})
     with pytest.raises(TrainingDivergedError, match=r"3 steps weren't finite.*learning_rate"):
         train(recipe, tmp_path / "run", callbacks=(PoisonedBatch(1, 2, 3),), progress_bar=False)
+
+
+def test_a_run_without_one_finite_step_is_not_called_done(small_recipe, tmp_path) -> None:
+    recipe = recipe_from_dict({**small_recipe, "steps": 2})
+    with pytest.raises(TrainingDivergedError, match="none of the 2 steps was finite"):
+        train(recipe, tmp_path / "run", callbacks=(PoisonedBatch(0, 1),), progress_bar=False)
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has a GPU")
+def test_gpus_that_are_not_there_are_told_before_anything_runs(small_recipe, tmp_path) -> None:
+    recipe = recipe_from_dict({**small_recipe, "accelerator": "gpu"})
+    with pytest.raises(ConfigError, match="accelerator: gpu, but torch finds none here"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 class SmallFiles(lightning().Callback):

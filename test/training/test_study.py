@@ -14,7 +14,9 @@ from dualview.detectors.checkpoint import save_checkpoint
 from dualview.errors import ConfigError
 from dualview.training.recipe import recipe_from_dict
 from dualview.training.study import Study, known_studies, load_study
-from dualview.training.study_run import StudyError, StudyFolder, read_scores, run_study
+from dualview.training.study_commands import StudyError
+from dualview.training.study_folder import StudyFolder, read_scores
+from dualview.training.study_run import run_study
 from dualview.training.study_table import look_up, paired_difference, study_table
 from dualview.training.trainer import initial_detector
 

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except DualViewError as error:
         print(f"dualview {parsed.command}: {error}", file=sys.stderr)
-        return 1
+        return error.exit_status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough (`| head`); nothing more can be told

@@ -21,10 +21,10 @@ def add_robustness_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--corruptions", metavar="all|NAMES",
                        help="also run under corrupted images, for mRR and mCE: 'all', or fog,snow,… (see dualview corrupt)")  # fmt: skip
     group.add_argument(
-        "--severities", default="all", metavar="all|NAMES", help="easy,moderate,hard (default: all)"
+        "--severities", metavar="all|NAMES", help="easy,moderate,hard (default: all)"
     )
     group.add_argument(
-        "--corruption-seed", type=int, default=0, metavar="N", help="seed of the corruptions (default 0)"
+        "--corruption-seed", type=int, metavar="N", help="seed of the corruptions (default 0)"
     )
     group.add_argument("--mce-baseline", metavar="METRICS.json",
                        help="another detector's metrics with --corruptions, for mCE (default: DETR3D on nuScenes)")  # fmt: skip
@@ -39,20 +39,32 @@ def check_robustness_arguments(arguments: argparse.Namespace) -> None:
         parse_severities,
         read_baseline,
     )
+    from dualview.evaluation.run import unique_names
 
     if arguments.corruptions is None:
+        for option in ("severities", "corruption_seed", "mce_baseline"):
+            if getattr(arguments, option) is not None:
+                raise ConfigError(f"--{option.replace('_', '-')} belongs to --corruptions: say which ('all'), or leave it out")
         return
     if arguments.tracks:
         raise ConfigError(
             "--corruptions needs a detector to run: for a node, play copies that `dualview corrupt` makes to it"
         )
-    if arguments.corruption_seed < 0:
-        raise ConfigError(
-            f"--corruption-seed {arguments.corruption_seed}: a seed is a whole number from 0 on"
-        )
-    corruptions, severities = parse_corruptions(arguments.corruptions), parse_severities(arguments.severities)
+    seed = _seed(arguments)
+    if seed < 0:
+        raise ConfigError(f"--corruption-seed {seed}: a seed is a whole number from 0 on")
+    corruptions, severities = parse_corruptions(arguments.corruptions), parse_severities(_severities(arguments))
     if arguments.mce_baseline:
-        check_comparable(read_baseline(arguments.mce_baseline), corruptions, severities)
+        drives = list(unique_names(arguments.bags))
+        check_comparable(read_baseline(arguments.mce_baseline), corruptions, severities, drives, seed)
+
+
+def _seed(arguments: argparse.Namespace) -> int:
+    return arguments.corruption_seed or 0
+
+
+def _severities(arguments: argparse.Namespace) -> str:
+    return "all" if arguments.severities is None else arguments.severities
 
 
 def check_sees_images(arguments: argparse.Namespace, detector: Settings) -> None:
@@ -88,9 +100,9 @@ def run_robustness(
     from dualview.scene.corruptions.corruption import Corruption
 
     wanted = [
-        Corruption(name, severity, arguments.corruption_seed)
+        Corruption(name, severity, _seed(arguments))
         for name in parse_corruptions(arguments.corruptions)
-        for severity in parse_severities(arguments.severities)
+        for severity in parse_severities(_severities(arguments))
     ]
     baseline = read_baseline(arguments.mce_baseline) if arguments.mce_baseline else DETR3D_BASELINE
     scores = []

@@ -4,11 +4,14 @@ brightness, low light, fog, snow), or draw a sheet with all of them."""
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 HELP = "a copy of a recording with corrupted images, or a picture sheet of all corruptions"
+
+_NARROWEST, _WIDEST = 40, 4000  # px
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,15 +57,17 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.seed < 0:
         raise ConfigError(f"--seed {arguments.seed}: a seed is a whole number from 0 on")
+    if arguments.sheet:
+        _check_sheet(arguments)
     rig = fitting_rig(arguments.bag, arguments.rig)
     if arguments.sheet:
-        if arguments.sheet.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-            raise ConfigError(f"--sheet {arguments.sheet}: the file must end in .jpg or .png")
         images = frame_images(arguments.bag, rig, arguments.at)
         camera = rig.camera(arguments.camera or str(rig.anchor)).name
-        write_picture(
-            arguments.sheet, corruption_sheet(images, camera, arguments.seed, max(arguments.width, 40))
-        )
+        sheet = corruption_sheet(images, camera, arguments.seed, arguments.width)
+        try:
+            write_picture(arguments.sheet, sheet)
+        except OSError as error:
+            raise ConfigError(f"--sheet {arguments.sheet} can't be written ({error.strerror or error}): name another file") from error
         print(arguments.sheet)
         return 0
     if arguments.corruption is None:
@@ -73,6 +78,18 @@ def run(arguments: argparse.Namespace) -> int:
         f"{arguments.out}: {count} images, {corruption.name}, {corruption.severity}, seed {corruption.seed}"
     )
     return 0
+
+
+def _check_sheet(arguments: argparse.Namespace) -> None:
+    """Raises ConfigError for a sheet that can't be drawn."""
+    from dualview.errors import ConfigError
+
+    if arguments.sheet.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise ConfigError(f"--sheet {arguments.sheet}: the file must end in .jpg or .png")
+    if not 0.0 <= arguments.at < math.inf:
+        raise ConfigError(f"--at {arguments.at:g}: a time is a number of seconds from the start, 0 or more")
+    if not _NARROWEST <= arguments.width <= _WIDEST:
+        raise ConfigError(f"--width {arguments.width}: a picture is {_NARROWEST} to {_WIDEST} px wide")
 
 
 def _progress() -> Callable[[int], None] | None:

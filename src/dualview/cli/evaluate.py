@@ -83,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(
             f"{len(arguments.tracks)} --tracks for {len(arguments.bags)} recordings: give one for each, in the same order"
         )
+    _check_named_once(arguments.bags)
     rig = fitting_rig(arguments.bags[0], arguments.rig)
     names = list(unique_names(arguments.bags))
     labels = [read_labels(path, rig, protocol) for path in arguments.bags]
@@ -122,6 +123,18 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{name:>28}  {value}")
     print(f"weights: {'; '.join(metrics['weights'])}\nreport: {page}")
     return 0
+
+
+def _check_named_once(paths: Sequence[str]) -> None:
+    """Raises ConfigError for a recording that would count twice."""
+    from dualview.errors import ConfigError
+
+    seen: set[Path] = set()
+    for path in paths:
+        real = Path(path).expanduser().resolve()
+        if real in seen:
+            raise ConfigError(f"{path} is named twice, and would count twice: name each recording once")
+        seen.add(real)
 
 
 def _folder(path: str) -> Path:

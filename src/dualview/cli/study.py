@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 from pathlib import Path
 
 HELP = "run an ablation and write its table"
@@ -38,11 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check the study, run what is missing, print and write the table."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from tqdm import tqdm
+
     from dualview.errors import ConfigError
     from dualview.training.bag_index import find_recordings
     from dualview.training.recipe import parse_changes
     from dualview.training.study import load_study
-    from dualview.training.study_run import StudyFolder, read_scores, run_study
+    from dualview.training.study_folder import StudyFolder, read_scores
+    from dualview.training.study_run import run_study
     from dualview.training.study_table import study_table
 
     if arguments.jobs < 1:
@@ -60,11 +65,26 @@ def run(arguments: argparse.Namespace) -> int:
         also[name] = [*also.get(name, []), *(str(p) for p in find_recordings([pattern]))]
 
     def tell(line: str) -> None:
-        print(line, flush=True)
+        bar.write(line)
+        sys.stdout.flush()
         scores = read_scores(study, StudyFolder(folder))
         table = study_table(scores, study.baseline, study.metrics, study.compare)
         (folder / "table.md").write_text(table, encoding="utf-8")
 
-    run_study(study, folder, train, test, arguments.jobs, tell, also)
+    def show(made: int, of: int, at: str) -> None:
+        if bar.total is None:
+            bar.total, bar.initial = of, made  # what was made before says nothing of the time that is left
+        bar.n = made
+        bar.set_postfix_str(at)
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # what it started ends with it, in order
+    with tqdm(unit="step", disable=None) as bar:
+        try:
+            run_study(study, folder, train, test, arguments.jobs, tell, also, None if bar.disable else show)
+        except KeyboardInterrupt:
+            bar.write("stopped: the same command goes on")
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
     print((folder / "table.md").read_text(encoding="utf-8"), end="")
     return 0

@@ -4,7 +4,6 @@ metadata.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import pickle
@@ -23,7 +22,7 @@ from dualview.detectors.detector import Detector, Settings, with_score_threshold
 from dualview.detectors.json_config import override
 from dualview.detectors.presets import PRESETS, preset_config
 from dualview.detectors.systems import make_detector, settings_from_json
-from dualview.errors import ConfigError, WeightsError
+from dualview.errors import ConfigError, WeightsError, did_you_mean
 from dualview.networks.fold_norms import fold_batch_norms, same_numbers
 from dualview.networks.symmetric_padding import pad_symmetrically
 from dualview.resources import find_directories
@@ -33,6 +32,7 @@ DISTILLATION_PREFIX = "distillation_head."  # weights that only training used; n
 _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")  # of a CPU; on the latter the tiny detector's step takes 0.7 of float32's time
 _OUR_NETWORKS = ("feature_pyramid", "bev_branch", "center_head")  # parts with norms that name their layers in order
 _LARGE = 8192  # numbers: from here on a tensor is worth storing in half precision
+_NEARLY = 0.8  # how like a checkpoint's name a wrong one is: many begin alike, so more than is usual
 _PICKLE_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".pkl")
 
 
@@ -53,10 +53,9 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     return path if path.is_file() else shipped_checkpoints().get(str(name_or_path), path)
 
 
-def close_name(name: str, known: Iterable[str] | None = None) -> str:
-    """ "did you mean '…'?" where one of `known` (None: the checkpoints in models/) is nearly `name`; else ""."""
-    close = difflib.get_close_matches(name, shipped_checkpoints() if known is None else known, n=1, cutoff=0.8)
-    return f"did you mean '{close[0]}'?" if close else ""
+def close_checkpoint(name: str, also: Iterable[str] = (), otherwise: str = "") -> str:
+    """ "did you mean '…'?" where a checkpoint in models/, or one of `also`, is nearly `name`; else `otherwise`."""
+    return did_you_mean(name, sorted({*also, *shipped_checkpoints()}), otherwise, _NEARLY)
 
 
 def load_detector(
@@ -89,7 +88,7 @@ def load_detector(
         detector = build_detector(overridden(preset_config(name), overrides), seed)
     else:
         known = sorted({*PRESETS, *shipped_checkpoints()})
-        meant = close_name(name, known) or f"by name there are {', '.join(known)}"
+        meant = close_checkpoint(name, PRESETS, f"by name there are {', '.join(known)}")
         raise ConfigError(f"'{name}' is neither a file nor a detector by name; {meant}")
     detector = fold_for_inference(detector).to(resolve_device(device))
     detector.precision = resolve_precision(precision, detector.device)

@@ -5,14 +5,13 @@ likely meant.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from dualview.errors import ConfigError
+from dualview.errors import ConfigError, did_you_mean
 
 Config = TypeVar("Config")
 
@@ -39,8 +38,7 @@ def from_dict(kind: type[Config], values: Any, where: str = "config") -> Config:
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     for key in values:
         if key not in fields:
-            close = difflib.get_close_matches(key, fields, n=1)
-            meant = f"did you mean '{close[0]}'?" if close else f"known keys are {', '.join(fields)}"
+            meant = did_you_mean(key, fields, f"known keys are {', '.join(fields)}")
             raise ConfigError(f"{where} has no key '{key}': {meant}")
     hints = typing.get_type_hints(kind)
     given = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,7 +11,7 @@ from dualview.detectors.detector import Settings
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig
 from dualview.detectors.motion_filter import MotionFilterConfig
 from dualview.detectors.oracle import OracleConfig
-from dualview.errors import ConfigError
+from dualview.errors import ConfigError, did_you_mean
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.anchor_encoder import AnchorEncoderConfig
 from dualview.networks.bev_branch import BevBranchConfig
@@ -238,7 +237,6 @@ def preset_config(name: str) -> Settings:
     one.
     """
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1)
-        meant = f"did you mean '{close[0]}'?" if close else f"presets are {', '.join(PRESETS)}"
+        meant = did_you_mean(name, PRESETS, f"presets are {', '.join(PRESETS)}")
         raise ConfigError(f"there is no preset '{name}': {meant}")
     return PRESETS[name].build()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from dualview.errors import ConfigError
+from dualview.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from dualview.evaluation.protocol import Protocol
@@ -80,9 +79,8 @@ def check_classes(protocol: Protocol, known: Collection[str], usual: Collection[
     for key in ("class_ranges", "tracking_ranges"):
         for name in getattr(protocol, key):
             if name not in allowed:
-                close = difflib.get_close_matches(name, sorted(allowed), n=1)
-                meant = f"did you mean '{close[0]}'? " if close else ""
+                meant = did_you_mean(name, sorted(allowed))
                 raise ConfigError(
                     f"protocol '{protocol.name}': {key} has the class '{name}', which neither the labels nor the detector know: "
-                    f"{meant}They have {', '.join(sorted(names)) or 'no classes at all'}"
+                    f"{meant}{' ' if meant else ''}They have {', '.join(sorted(names)) or 'no classes at all'}"
                 )

@@ -53,11 +53,13 @@ class CorruptedScore:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What mCE compares with. nds: corruption -> mean over `severities`."""
+    """What mCE compares with. nds: corruption -> mean over `severities`; drives, seeds: of its evaluation, None: not told."""
 
     name: str
     nds: Mapping[str, float]
     severities: tuple[str, ...] = SEVERITIES
+    drives: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
 
 
 DETR3D_BASELINE = Baseline(DETR3D_NAME, DETR3D)
@@ -92,13 +94,25 @@ def _known(names: Sequence[str], known: tuple[str, ...], what: str) -> tuple[str
     return tuple(name for name in known if name in names)
 
 
-def check_comparable(baseline: Baseline, corruptions: Sequence[str], severities: Sequence[str]) -> None:
-    """Raises ConfigError if mCE can't be told: the baseline hasn't each of the corruptions at just these severities."""
+def check_comparable(
+    baseline: Baseline, corruptions: Sequence[str], severities: Sequence[str], drives: Sequence[str], seed: int
+) -> None:
+    """Raises ConfigError if mCE can't be told: the baseline hasn't each of the corruptions at just these severities, or was run on other
+    recordings, whose names are compared, or with another seed.
+    """
     missing = [name for name in corruptions if name not in baseline.nds]
     if missing:
         raise ConfigError(f"the baseline of mCE has no {missing[0]}: ask for {', '.join(baseline.nds)} alone, or run it anew")
     if tuple(severities) != baseline.severities:
         raise ConfigError(f"the baseline of mCE has other severities: ask for --severities {','.join(baseline.severities)}, or run it anew")
+    if baseline.drives is not None and sorted(baseline.drives) != sorted(drives):
+        other = sorted(set(baseline.drives) ^ set(drives))
+        named = ", ".join([*other[:3], *(["…"] if len(other) > 3 else [])])
+        raise ConfigError(f"the baseline of mCE is of other recordings ({named} in one of the two alone): run both on the same")
+    if baseline.seeds is not None and baseline.seeds != (seed,):
+        raise ConfigError(
+            f"the baseline of mCE has other draws: ask for --corruption-seed {', '.join(map(str, baseline.seeds))}, or run it anew"
+        )
 
 
 def read_baseline(path: str | Path) -> Baseline:
@@ -109,7 +123,9 @@ def read_baseline(path: str | Path) -> Baseline:
         nds = {name: float(values["NDS"]) for name, values in found["per_corruption"].items()}
         if not all(0 <= value < 1 for value in nds.values()):
             raise ValueError(f"NDS {nds} must be below 1")
-        return Baseline("; ".join(content["weights"]), nds, tuple(found["severities"]))
+        return Baseline(
+            "; ".join(content["weights"]), nds, tuple(found["severities"]), tuple(content["drives"]), tuple(found["seeds"])
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path} isn't the metrics.json of an evaluation with --corruptions: make one with the detector to compare with"

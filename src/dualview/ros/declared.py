@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import ParameterException
 from rclpy.parameter import Parameter
 
+from dualview.errors import did_you_mean
 from dualview.ros.parameters import PARAMETERS, SPECS, Change, NodeSettings
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ class DeclaredParameters:
                 self.problems[spec.name] = str(error)
         for name in given:
             if name not in SPECS and name.split(".")[0] not in _OF_ROS:
-                near = difflib.get_close_matches(name, SPECS, 1)
-                hint = f"did you mean '{near[0]}'?" if near else "see the README for those that there are"
+                hint = did_you_mean(name, SPECS, "see the README for those that there are")
                 node.get_logger().warning(f"parameter '{name}' is not known and has no effect; {hint}")
         node.add_on_set_parameters_callback(self._check)
 

@@ -6,7 +6,6 @@ subscriptions, the launch remaps, the bag reader and the bag writer all come fro
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from dualview.errors import CalibrationError, ConfigError
+from dualview.errors import CalibrationError, ConfigError, did_you_mean
 from dualview.geometry.rigid import rigid_from_quaternion
 from dualview.resources import find_directories
 from dualview.scene.calibration import CameraCalibration
@@ -124,9 +123,9 @@ def load_rig(name_or_path: str | Path) -> Rig:
     if path.suffix not in (".yaml", ".yml") and not path.is_file():
         rigs = known_rigs()
         if str(name_or_path) not in rigs:
-            near = difflib.get_close_matches(str(name_or_path), rigs, 1)
+            meant = did_you_mean(str(name_or_path), rigs)
             raise ConfigError(
-                f"rig '{name_or_path}' is not known{f' (did you mean {near[0]}?)' if near else ''}; "
+                f"rig '{name_or_path}' is not known; {meant}{' ' if meant else ''}"
                 f"known are {', '.join(rigs) or 'none'}. A path to a YAML file works too: copy "
                 "config/rigs/template.yaml"
             )
@@ -244,8 +243,7 @@ def _checked(
         raise ConfigError(f"{source}: expected keys and values, got {type(content).__name__}")
     for key, value in content.items():
         if key not in kinds:
-            near = difflib.get_close_matches(str(key), kinds, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(kinds)}"
+            hint = did_you_mean(str(key), kinds, f"known are {', '.join(kinds)}")
             raise ConfigError(f"{source}: unknown key '{key}'; {hint}")
         kind = kinds[key]
         fits = isinstance(value, kind) or (kind is float and isinstance(value, int))

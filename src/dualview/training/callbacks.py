@@ -113,9 +113,9 @@ class Checkpoints(lightning().Callback):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: TrainingBatch, index: int
     ) -> None:
-        """Save if it is time."""
+        """Save if it is time, or the run is about to stop here."""
         self._batch = batch
-        if trainer.global_step % self._recipe.checkpoint_every == 0:
+        if trainer.global_step % self._recipe.checkpoint_every == 0 or trainer.should_stop:
             self.save(trainer, module)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:

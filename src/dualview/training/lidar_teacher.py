@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dualview.detectors.centerpoint import CenterPoint
 from dualview.detectors.centerpoint_config import CenterPointConfig
-from dualview.detectors.checkpoint import close_name, find_checkpoint, load_checkpoint, sha256_of
+from dualview.detectors.checkpoint import close_checkpoint, find_checkpoint, load_checkpoint, sha256_of
 from dualview.detectors.result_cache import ResultCache
 from dualview.errors import ConfigError, WeightsError
 from dualview.supervision.distillation import TeacherOutputs
@@ -70,7 +70,7 @@ def load_lidar_teacher(name_or_path: str, cache: Path | None = None) -> LidarTea
     path = find_checkpoint(name_or_path)
     if not path.is_file():
         raise WeightsError(
-            f"lidar_distillation.teacher: there is no checkpoint '{name_or_path}': {close_name(name_or_path) or _TRAIN_ONE}"
+            f"lidar_distillation.teacher: there is no checkpoint '{name_or_path}': {close_checkpoint(name_or_path, otherwise=_TRAIN_ONE)}"
         )
     detector = load_checkpoint(path)
     if not isinstance(detector, CenterPoint):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from dualview.detectors.checkpoint import close_name, find_checkpoint
+from dualview.detectors.checkpoint import close_checkpoint, find_checkpoint
 from dualview.training.recipe import Recipe
 
 
@@ -28,7 +28,7 @@ def missing_files(recipe: Recipe) -> list[str]:
 
 
 def _meant(name: str) -> str:
-    meant = close_name(name)
+    meant = close_checkpoint(name)
     return f": {meant}" if meant else ""
 
 

@@ -6,7 +6,6 @@ A recipe is checked as a whole, with its detector, before anything slow starts.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import yaml
 from dualview.detectors.detector import Settings
 from dualview.detectors.json_config import from_dict, override, to_dict
 from dualview.detectors.presets import preset_config
-from dualview.errors import ConfigError, WeightsError
+from dualview.errors import ConfigError, WeightsError, did_you_mean
 from dualview.resources import find_directories
 from dualview.supervision.image_centers import ImageCenterSettings
 from dualview.supervision.map_distillation import MapDistillationSettings
@@ -182,8 +181,7 @@ def load_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> 
     if not path.is_file():
         recipes = known_recipes()
         if name_or_path not in recipes:
-            close = difflib.get_close_matches(name_or_path, recipes, n=1)
-            meant = f"did you mean '{close[0]}'?" if close else f"recipes are {', '.join(recipes) or 'none'}"
+            meant = did_you_mean(name_or_path, recipes, f"recipes are {', '.join(recipes) or 'none'}")
             raise ConfigError(f"there is no recipe '{name_or_path}', neither a file nor by name: {meant}")
         path = recipes[name_or_path]
     try:

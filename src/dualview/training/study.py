@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -12,7 +11,7 @@ from typing import Any
 import yaml
 
 from dualview.detectors.json_config import from_dict
-from dualview.errors import ConfigError
+from dualview.errors import ConfigError, did_you_mean
 from dualview.resources import find_directories
 from dualview.training.recipe import Recipe, load_recipe
 
@@ -111,8 +110,7 @@ def load_study(name_or_path: str, changes: Mapping[str, Any] | None = None) -> S
     if not path.is_file():
         studies = known_studies()
         if name_or_path not in studies:
-            close = difflib.get_close_matches(name_or_path, studies, n=1)
-            meant = f"did you mean '{close[0]}'?" if close else f"studies are {', '.join(studies) or 'none'}"
+            meant = did_you_mean(name_or_path, studies, f"studies are {', '.join(studies) or 'none'}")
             raise ConfigError(f"there is no study '{name_or_path}', neither a file nor by name: {meant}")
         path = studies[name_or_path]
     try:

@@ -7,60 +7,25 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from itertools import product
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from dualview.detectors.checkpoint import find_checkpoint
-from dualview.errors import ConfigError, DualViewError
+from dualview.errors import ConfigError
 from dualview.training.bag_index import find_recordings
 from dualview.training.named_files import missing_files
 from dualview.training.recipe import Recipe, load_recipe, recipe_to_dict
 from dualview.training.study import Study
-from dualview.training.study_table import look_up
+from dualview.training.study_commands import StudyCommands
+from dualview.training.study_folder import Scores, StudyFolder, read_scores
+from dualview.training.study_progress import study_progress
 from dualview.training.write_errors import make_folder
 
-Scores = dict[str, dict[int, dict[str, float]]]
 TRANSDUCTIVE = "transductive"  # the one test set that may name drives whose 2D labels were used
-
-
-class StudyError(DualViewError):
-    """A run of a study failed."""
-
-
-@dataclass(frozen=True)
-class StudyFolder:
-    """Where a study's runs lie: one folder for each row and seed below `root`."""
-
-    root: Path
-
-    def run(self, row: str, seed: int) -> Path:
-        """Folder of one run."""
-        return self.root / f"{row}-{seed}"
-
-    def recipe(self, row: str, seed: int) -> Path:
-        """What one run was asked to train."""
-        return self.run(row, seed) / "study_recipe.yaml"
-
-    def report(self, row: str, seed: int, test_set: str = "") -> Path:
-        """Folder of the scores of one run, on the test drives or on a further test set."""
-        return self.run(row, seed) / (f"report-{test_set}" if test_set else "report")
-
-    @property
-    def cache(self) -> Path:
-        """What one frozen backbone says of the test drives, for all runs; free to delete."""
-        return self.root / ".cache"
-
-    def metrics(self, row: str, seed: int, test_set: str = "") -> Path:
-        """The scores of one run; there once that test set was scored."""
-        return self.report(row, seed, test_set) / "metrics.json"
+_EVERY = 2.0  # s between two looks at how far the runs are
 
 
 def run_study(
@@ -71,41 +36,55 @@ def run_study(
     jobs: int = 1,
     tell: Callable[[str], None] = print,
     also: Mapping[str, Sequence[str]] | None = None,
+    show: Callable[[int, int, str], None] | None = None,
 ) -> Scores:
     """Train and score every row with every seed; scores[row][seed][metric].
 
     jobs: runs at a time, each on its share of the cores. tell: called with a line after each run, whose scores can be read then. also:
-    further test sets by name; all but "transductive" must be unseen. Raises ConfigError if a drive is trained on and scored, a test set
-    or `start_from` is missing, or `folder` holds runs of another recipe or scores of other drives; StudyError
-    naming the run that failed and its log, and begins no further one.
+    further test sets by name; all but "transductive" must be unseen. show: called now and then with the steps made by all
+    runs, those there will be, and what is under way. KeyboardInterrupt lets trainings finish their step and keep it.
+
+    Raises ConfigError if a drive is trained on and scored, a test set or `start_from` is missing, or `folder` holds runs of
+    another recipe or scores of other drives; StudyError naming the run that failed and its log, and begins no further one.
     """
     also = also or {}
     _check_drives(study, train_drives, test_drives, also)
     place = StudyFolder(folder)
     runs = study.runs()
     _check_kept_runs(study, place, list(train_drives), {"": test_drives, **also})
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    commands = StudyCommands(threads=max(1, (os.cpu_count() or 1) // jobs))
+    recipes = {(row, seed): study.recipe_of(row, seed, list(train_drives)) for row, seed in runs}
+    steps = {run: 0 if run[0] == study.unchanged else recipe.steps for run, recipe in recipes.items()}
 
     def one(row: str, seed: int) -> None:
-        recipe = study.recipe_of(row, seed, list(train_drives))
+        recipe = recipes[row, seed]
         sets = {"": test_drives, **also}
         missing = {
             name: drives for name, drives in sets.items() if not place.metrics(row, seed, name).is_file()
         }
         if missing:
-            weights = _weights(study, recipe, place, row, seed, threads)
+            weights = _weights(study, recipe, place, row, seed, commands)
             for name, drives in missing.items():
-                _score(study, recipe, weights, place, place.report(row, seed, name), name, drives, threads)
+                _score(study, recipe, weights, place, place.report(row, seed, name), name, drives, commands)
 
     with ThreadPoolExecutor(jobs) as pool:
         running = {pool.submit(one, row, seed): (row, seed) for row, seed in runs}
+        waiting, done = set(running), 0
         try:
-            for done, finished in enumerate(as_completed(running), start=1):
-                finished.result()
-                row, seed = running[finished]
-                tell(f"[{done}/{len(runs)}] {row}, seed {seed}")
-        except BaseException:  # a run that failed, or Ctrl-C: what is running ends or was stopped too, nothing more begins
+            while waiting:
+                finished, waiting = wait(waiting, _EVERY if show else None, FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+                    row, seed = running[future]
+                    done += 1
+                    tell(f"[{done}/{len(runs)}] {row}, seed {seed}")
+                if show:
+                    made, at = study_progress(study, place, steps)
+                    show(made, sum(steps.values()), at)
+        except BaseException as error:  # a run that failed: the others end, nothing more begins; Ctrl-C: they stop
             pool.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, Exception):
+                commands.stop()
             raise
     return read_scores(study, place)
 
@@ -165,25 +144,7 @@ def _check_kept_runs(
                 )
 
 
-def read_scores(study: Study, place: StudyFolder) -> Scores:
-    """The scores of all runs that are finished."""
-    scores: Scores = {row: {} for row in study.rows}
-    for row, seed in product(study.rows, study.seeds):
-        run = row, study.seed_of(row, seed)
-        paths = {name: place.metrics(*run, name) for name in ("", *study.test_sets)}
-        if all(path.is_file() for path in paths.values()):
-            found = {name: json.loads(path.read_text()) for name, path in paths.items()}
-            scores[row][seed] = {metric: _look_up(found, metric) for metric in study.metrics}
-    return scores
-
-
-def _look_up(found: Mapping[str, Mapping[str, Any]], metric: str) -> float:
-    """A metric of the study in the metrics.json of its test set."""
-    name, colon, path = metric.partition(":")
-    return look_up(found[name], path) if colon else look_up(found[""], metric)
-
-
-def _weights(study: Study, recipe: Recipe, place: StudyFolder, row: str, seed: int, threads: int) -> str:
+def _weights(study: Study, recipe: Recipe, place: StudyFolder, row: str, seed: int, commands: StudyCommands) -> str:
     """The weights of a run, trained now if they aren't there."""
     folder = place.run(row, seed)
     make_folder(folder)
@@ -192,7 +153,7 @@ def _weights(study: Study, recipe: Recipe, place: StudyFolder, row: str, seed: i
     if row == study.unchanged:
         return str(find_checkpoint(str(recipe.start_from)))
     resume = ["--resume"] if (folder / "last.ckpt").exists() else []
-    _command(["train", str(recipe_file), "--out", str(folder), "--quiet", *resume], folder, threads)
+    commands.run(["train", str(recipe_file), "--out", str(folder), "--quiet", *resume], folder)
     return str(folder / "weights.safetensors")
 
 
@@ -204,7 +165,7 @@ def _score(
     report: Path,
     name: str,
     drives: Sequence[str],
-    threads: int,
+    commands: StudyCommands,
 ) -> None:
     """Score a run on one test set. Written beside and renamed, so that a report is whole or not there."""
     target = name in ("", TRANSDUCTIVE) and recipe.labels_2d is not None
@@ -212,24 +173,10 @@ def _score(
     partial = report.with_name(f"{report.name}.partial")
     cache = ["--cache", str(place.cache)] if recipe.cache_features else []
     further = [*cache, *study.evaluate, *map(str, study.evaluate_also.get(name, ()))]
-    _command(
-        ["evaluate", *drives, "--weights", weights, "--report", str(partial), "--rig", rig, *further],
-        report.parent, threads,
-    )  # fmt: skip
+    commands.run(
+        ["evaluate", *drives, "--weights", weights, "--report", str(partial), "--rig", rig, *further], report.parent
+    )
     partial.rename(report)
-
-
-def _command(arguments: list[str], folder: Path, threads: int) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    log = folder / f"{arguments[0]}.log"
-    with log.open("ab") as output:
-        code = subprocess.run(
-            [sys.executable, "-m", "dualview", *arguments], stdout=output, stderr=subprocess.STDOUT,
-            env=environment, check=False,
-        ).returncode  # fmt: skip
-    if code:
-        last = log.read_text(errors="replace").strip().splitlines()[-1:]
-        raise StudyError(f"{folder.name}: dualview {arguments[0]} failed ({' '.join(last)}); see {log}")
 
 
 def _name(drive: str) -> str:

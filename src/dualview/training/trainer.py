@@ -33,10 +33,11 @@ from dualview.training.feature_store import known_features
 from dualview.training.frozen import freeze_detector
 from dualview.training.labelled_drives import training_drives
 from dualview.training.lightning import lightning
-from dualview.training.module import DetectorTraining
+from dualview.training.module import DetectorTraining, TrainingDivergedError
 from dualview.training.objectives import build_objectives, joined_needs
 from dualview.training.pictures import Pictures
 from dualview.training.recipe import Recipe, recipe_from_dict, recipe_to_dict
+from dualview.training.stop_signals import StopOnSignal, TrainingStoppedError
 from dualview.training.write_errors import make_folder, named_write_errors
 
 
@@ -61,12 +62,15 @@ def train(
     losses.csv, pictures.
 
     resume: go on from last.ckpt, exactly as if the run hadn't stopped. Raises ConfigError if the folder holds
-    another run, or the recipe isn't the one that the run began with; BagError and WeightsError as their parts
-    do.
+    another run or can't be made, the recipe isn't the one that the run began with, or asks for GPUs that aren't
+    there; BagError and WeightsError as their parts do; TrainingDivergedError if steps aren't finite; TrainingStoppedError,
+    with everything kept, if SIGINT or SIGTERM ended it early.
     """
     config = recipe.detector_config()
     last = folder / LAST
+    _check_devices(recipe)
     _check_folder(recipe, folder, resume)
+    make_folder(folder)  # what can't be made is told before the long part
     objectives = build_objectives(recipe, config, tell)
     needs = joined_needs(objectives, config)
     drives = training_drives(recipe, config, tell, needs.lidar is not None)
@@ -76,7 +80,6 @@ def train(
         tell("this CPU has no bfloat16 instructions and emulates them, which is several times slower: set precision=fp32")
     detector = initial_detector(recipe, config, drives, tell)
     with named_write_errors(folder):
-        make_folder(folder)
         (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False))
     if not resume and (folder / "losses.csv").exists():
         (folder / "losses.csv").unlink()
@@ -87,13 +90,25 @@ def train(
         needs = joined_needs(objectives, config)
     module = DetectorTraining(recipe, detector, objectives)
     data = StreamingData(recipe, config, drives, needs)
-    trainer = make_trainer(recipe, folder, config, callbacks, progress_bar)
+    stop = StopOnSignal()
+    trainer = make_trainer(recipe, folder, config, (*callbacks, stop), progress_bar)
     with warnings.catch_warnings(), named_write_errors(folder):
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings(
             "ignore", message=".*number of training batches.*smaller than the logging interval.*"
         )
+        warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # frozen parts, on purpose
+        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.* is deprecated")  # Lightning's own, on torch's
         trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
+    if module.bad_steps >= trainer.global_step > 0:
+        raise TrainingDivergedError(
+            f"none of the {trainer.global_step} steps was finite, so nothing is learned: look at the recordings named, or lower "
+            "optimizer.learning_rate"
+        )
+    if stop.number is not None and trainer.global_step < recipe.steps:
+        raise TrainingStoppedError(
+            f"stopped after {trainer.global_step} of {recipe.steps} steps, all kept in {folder}: go on with --resume", stop.number
+        )
     return TrainingResult(folder / WEIGHTS, trainer.global_step, module.last_losses)
 
 
@@ -176,8 +191,7 @@ def make_trainer(
     from lightning.pytorch.loggers import TensorBoardLogger
 
     several = recipe.devices * recipe.nodes > 1
-    own = [LossLog(folder, recipe.log_every), Pictures(folder, recipe.picture_every, config),
-           Checkpoints(folder, recipe)]  # fmt: skip
+    own = [LossLog(folder, recipe.log_every), Pictures(folder, recipe.picture_every, config)]
     return pl.Trainer(
         accelerator=recipe.accelerator,
         devices=recipe.devices,
@@ -191,7 +205,7 @@ def make_trainer(
         accumulate_grad_batches=recipe.accumulate,
         gradient_clip_val=recipe.optimizer.clip,
         logger=TensorBoardLogger(str(folder), name="", version="tensorboard"),
-        callbacks=[*own, *callbacks],
+        callbacks=[*own, *callbacks, Checkpoints(folder, recipe)],  # the last one: what stops the run is known to it
         enable_checkpointing=False,
         enable_progress_bar=progress_bar,
         enable_model_summary=False,
@@ -202,6 +216,15 @@ def make_trainer(
         default_root_dir=str(folder),
         benchmark=torch.cuda.is_available(),
     )
+
+
+def _check_devices(recipe: Recipe) -> None:
+    """Raises ConfigError where a recipe asks for GPUs that this machine hasn't."""
+    count = torch.accelerator.device_count()
+    if recipe.accelerator == "gpu" and not count:
+        raise ConfigError("accelerator: gpu, but torch finds none here (a driver, or torch with CUDA?): set accelerator=cpu, or auto")
+    if recipe.accelerator != "cpu" and count and recipe.devices > count:
+        raise ConfigError(f"devices: {recipe.devices}, but this machine has {count}: set devices={count}, or accelerator=cpu")
 
 
 def _check_folder(recipe: Recipe, folder: Path, resume: bool) -> None:

@@ -153,3 +153,12 @@ def test_the_command_writes_copies_and_sheets(recording: Path, tmp_path: Path, c
     assert picture.shape[1] > 4 * 400 and picture.shape[0] > 8 * 250
     assert main([*options, "--sheet", str(sheet), "--at", "60"]) == 1
     assert "no frame with all cameras" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    for wrong, told in (
+        (["--sheet", str(sheet), "--at", "-1"], "--at -1: a time is"),
+        (["--sheet", str(sheet), "--width", "0"], "--width 0: a picture is 40 to 4000 px wide"),
+        (["--sheet", str(tmp_path / "sheet.gif")], "must end in .jpg or .png"),
+        (["--sheet", str(tmp_path / "file" / "sheet.png")], "can't be written"),
+    ):
+        assert main([*options, *wrong]) == 1
+        assert told in capsys.readouterr().err

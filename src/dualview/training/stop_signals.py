@@ -1,0 +1,71 @@
+"""Ctrl-C and SIGTERM end a run in order: the step under way is finished and kept, and --resume goes on after it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from dualview.errors import DualViewError
+from dualview.training.lightning import lightning
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class TrainingStoppedError(DualViewError):
+    """The run was asked to stop before its last step, and did. `exit_status` is what shells expect of a process so ended."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + number
+
+
+class StopOnSignal(lightning().Callback):  # type: ignore[misc]
+    """A signal lets the run stop after its present optimiser step, which `Checkpoints`, if it comes later among the callbacks, then
+    saves. The same signal again ends the process at once. A signal that the process was told to ignore stays ignored.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None  # of the signal that came, on any process
+        self._before: dict[int, Any] = {}
+        self._step = 0
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Take the signals over, after Lightning has, which would leave the step without a checkpoint."""
+        self._step = trainer.global_step
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._receive)
+
+    def on_train_batch_end(self, trainer: Any, *unused: Any) -> None:
+        """Stop, with all processes, where a step is whole: between the batches of one, gradients would be lost."""
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        if trainer.strategy.reduce_boolean_decision(self.number is not None, all=False):
+            self.number = self.number or signal.SIGTERM
+            trainer.should_stop = True
+
+    def teardown(self, trainer: Any, module: Any, stage: str) -> None:
+        """Give the signals back, before Lightning does."""
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
+        """The same where `teardown` isn't called."""
+        self.teardown(trainer, module, "fit")
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        before = self._before.pop(number)
+        # Lightning's own handler of SIGTERM ends nothing at once.
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else before)
+        print("\nstopping after this step; once more to stop at once", flush=True)
+
+
+def ignore_interrupts(worker: int) -> None:
+    """For loaders' worker processes, which a terminal's Ctrl-C reaches too: they end with their loader, once the step has its data."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
