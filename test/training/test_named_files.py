@@ -41,6 +41,20 @@ def test_every_missing_file_is_named_with_its_key(monkeypatch: pytest.MonkeyPatc
     assert missing_files(naming("$WEIGHTS", "centerpoint-coarse")) == []
 
 
+def test_depth_and_anchors_are_looked_for_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drive = tmp_path / "drive.mcap"
+    drive.write_bytes(b"")
+    changes = {"labels_2d": {"train": [str(drive)], "depth": "dpt-hybrid"}, "anchors": str(tmp_path / "anchors.npy")}
+    anchors, depth = missing_files(load_recipe("dualview_tiny_cpu", changes))
+    assert anchors.startswith("anchors: there is no file") and "`dualview anchors`" in anchors
+    assert f"there is no depth at {drive}.depth/dpt-hybrid: run dualview label-depth" in depth
+    given = [f"{key}={value}" for key, value in (("anchors", changes["anchors"]), ("labels_2d.train", f"[{tmp_path / 'none.mcap'}]"))]
+    assert main(["train", "dualview_tiny_cpu", *given, "--out", str(tmp_path / "run")]) == 1
+    told = capsys.readouterr().err
+    assert "anchors: there is no file" in told and "labels_2d: " in told and "none.mcap' finds no recording" in told
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_checkpoint_to_start_from_is_read_at_once() -> None:
     with pytest.raises(WeightsError, match="start_from: there is no checkpoint 'nope'"):
         load_recipe("dualview_tiny_cpu", {"start_from": "nope"})

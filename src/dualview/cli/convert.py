@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     nuscenes.add_argument("--scene", required=True, help="name of the scene, e.g. scene-0061")
     about = (
         "Logs of Argoverse 2's sensor data set -> recordings: ring cameras, LiDAR, poses, and labels where there are any. "
-        "Needs pyarrow (pip install 'dualview[argoverse2]')."
+        "Needs pyarrow (pip install pyarrow)."
     )
     argoverse = datasets.add_parser(
         "argoverse2", help="logs of Argoverse 2's sensor data set", description=about

@@ -34,15 +34,19 @@ def run(arguments: argparse.Namespace) -> int:
     # Threads that wait for each other by spinning bring a busy machine to a stand-still (measured: 10 times
     # slower beside other work). OpenMP reads this once, before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from dualview.errors import ConfigError
     from dualview.training.named_files import missing_files
     from dualview.training.recipe import recipe_to_dict
 
     recipe = recipe_from(arguments)
+    missing = missing_files(recipe)
     if arguments.check:
         print(yaml.safe_dump(recipe_to_dict(recipe), sort_keys=False), end="")
-        for sentence in missing_files(recipe):
+        for sentence in missing:
             print(f"not there yet: {sentence}", file=sys.stderr)
         return 0
+    if missing:
+        raise ConfigError("; ".join(missing))
     from dualview.training.trainer import train
 
     folder = arguments.out or Path("runs") / Path(arguments.recipe).stem

@@ -47,7 +47,7 @@ def read_sweeps(bag: BagReader, rig: Rig, transforms: TransformBuffer) -> Iterat
         ego_from_lidar = np.linalg.inv(world_from_ego) @ world_from_lidar
         yield EgoSweep(message.topic, stamp, in_ego(points, ego_from_lidar), world_from_ego)
     if not read:
-        raise BagError(f"none of the LiDAR sweeps of {bag.path} can be used ({reason}): look at it with `dualview bag check`")
+        raise BagError(f"none of the LiDAR sweeps of {bag.path} can be used ({reason}): look at it with `dualview bag info`")
 
 
 def in_ego(points: np.ndarray, ego_from_lidar: np.ndarray) -> np.ndarray:

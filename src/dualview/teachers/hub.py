@@ -19,7 +19,7 @@ def import_transformers() -> Any:
         return importlib.import_module("transformers")
     except ImportError as error:
         raise WeightsError(
-            f"this needs the transformers library, and it can't be imported ({error}): pip install 'dualview[labels]'"
+            f"this needs the transformers library, and it can't be imported ({error}): pip install transformers"
         ) from error
 
 

@@ -49,7 +49,7 @@ def lift_frames(
             path.unlink()
         raise BagError(
             f"no camera of {plan.recording} sees any LiDAR point with rig '{rig.name}': {'; '.join(losses) or 'look at poses and stamps'} "
-            "(`dualview bag check` says more)"
+            f"(`dualview bag info --rig {rig.name}` says more)"
         )
     for line in losses:
         engine.tell(f"{plan.recording.name}: {line}")

@@ -85,7 +85,7 @@ def scan(
     if annotations:
         frames = [f for f in frames if keyframes.at(f[0]) is not None]
     if not frames:
-        raise BagError(f"{path} gave no frame with rig '{rig.name}': look at it with `dualview bag check`")
+        raise BagError(f"{path} gave no frame with rig '{rig.name}': look at it with `dualview bag info --rig {rig.name}`")
     stamps = np.array([stamp for stamp, _ in frames], np.int64)
     poses = np.stack([pose for _, pose in frames])
     step, last, teacher = 0.9e9 / settings.teacher_rate, -np.inf, np.zeros(len(stamps), bool)

@@ -165,7 +165,7 @@ def build_drive(
                 ]
         if not frames:
             raise BagError(
-                f"{path} gave no frame with rig '{rig.name}': look at it with `dualview bag check`"
+                f"{path} gave no frame with rig '{rig.name}': look at it with `dualview bag info --rig {rig.name}`"
             )
         for topic, count in broken.items():
             tell(f"{count} malformed sweeps of {topic} are left out")

@@ -176,7 +176,7 @@ class ClipSampler:
         if (with_boxes or not drives) and not any(drive.labelled.any() for drive in with_boxes):
             raise ConfigError(
                 "none of the training drives has an annotated frame: check the rig's annotations_topic and class names "
-                "with `dualview bag check`"
+                "with `dualview bag info`"
             )
         self._parts = slot_parts(drives, batch_size * world, share)
         self._drives, self._settings, self._seed = drives, settings, seed

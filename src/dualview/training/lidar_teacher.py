@@ -15,7 +15,7 @@ from dualview.detectors.result_cache import ResultCache
 from dualview.errors import ConfigError, WeightsError
 from dualview.supervision.distillation import TeacherOutputs
 
-_TRAIN_ONE = (
+TRAIN_ONE = (
     "name a LiDAR detector's .safetensors file, or one of models/ such as centerpoint-coarse, or train one with "
     "`dualview train centerpoint_tiny`"
 )
@@ -70,11 +70,11 @@ def load_lidar_teacher(name_or_path: str, cache: Path | None = None) -> LidarTea
     path = find_checkpoint(name_or_path)
     if not path.is_file():
         raise WeightsError(
-            f"lidar_distillation.teacher: there is no checkpoint '{name_or_path}': {close_checkpoint(name_or_path, otherwise=_TRAIN_ONE)}"
+            f"lidar_distillation.teacher: there is no checkpoint '{name_or_path}': {close_checkpoint(name_or_path, otherwise=TRAIN_ONE)}"
         )
     detector = load_checkpoint(path)
     if not isinstance(detector, CenterPoint):
         raise ConfigError(
-            f"lidar_distillation.teacher: '{path}' is '{detector.config.name}', which reads no LiDAR: {_TRAIN_ONE}"
+            f"lidar_distillation.teacher: '{path}' is '{detector.config.name}', which reads no LiDAR: {TRAIN_ONE}"
         )
     return LidarTeacher(detector, sha256_of(path), cache)

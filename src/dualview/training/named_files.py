@@ -6,7 +6,14 @@ import os
 from pathlib import Path
 
 from dualview.detectors.checkpoint import close_checkpoint, find_checkpoint
+from dualview.errors import DualViewError
+from dualview.training.bag_index import find_recordings
+from dualview.training.labels_2d_settings import Labels2DSettings
+from dualview.training.lidar_teacher import TRAIN_ONE
+from dualview.training.offline_depth import depth_store
 from dualview.training.recipe import Recipe
+
+_TEACHER = "lidar_distillation.teacher"
 
 
 def missing_files(recipe: Recipe) -> list[str]:
@@ -15,20 +22,33 @@ def missing_files(recipe: Recipe) -> list[str]:
     checkpoints = {
         "backbone_weights": recipe.backbone_weights,
         "neck_weights": recipe.neck_weights,
-        "lidar_distillation.teacher": lidar.teacher if lidar is not None and lidar.settings.needs_teacher else None,
+        _TEACHER: lidar.teacher if lidar is not None and lidar.settings.needs_teacher else None,
     }
     missing = [
-        f"{key}: there is no checkpoint '{name}'{_unset(name)}{_meant(name)}"
+        f"{key}: there is no checkpoint '{name}'{_unset(name)}{_meant(name, TRAIN_ONE if key == _TEACHER else '')}"
         for key, name in checkpoints.items()
         if name is not None and not find_checkpoint(name).exists()
     ]
     if maps is not None and not Path(os.path.expandvars(maps.labels)).expanduser().is_dir():
         missing.append(f"map_distillation.labels: there is no folder '{maps.labels}'{_unset(maps.labels)}")
-    return missing
+    if recipe.anchors not in ("preset", "k-means") and not Path(recipe.anchors).expanduser().is_file():
+        missing.append(f"anchors: there is no file '{recipe.anchors}': make it with `dualview anchors`")
+    return missing + (_missing_depth(recipe.labels_2d) if recipe.labels_2d is not None else [])
 
 
-def _meant(name: str) -> str:
-    meant = close_checkpoint(name)
+def _missing_depth(settings: Labels2DSettings) -> list[str]:
+    """The first recording with 2D labels that isn't there, or has no depth maps where they are asked for."""
+    try:
+        for recording in find_recordings(settings.train):
+            if settings.depth is not None:
+                depth_store(str(recording), settings).about()
+    except DualViewError as error:
+        return [f"labels_2d: {error}"]
+    return []
+
+
+def _meant(name: str, otherwise: str) -> str:
+    meant = close_checkpoint(name, otherwise=otherwise)
     return f": {meant}" if meant else ""
 
 

@@ -60,7 +60,8 @@ class Recipe:
     lidar_distillation: a LiDAR teacher helps. steps: optimiser steps; a step
     sees batch_size * accumulate frames per process. dense_steps: steps at the start in which the decoder rests
     and only what lies before it learns (needs a center_head). max_bad_steps: steps with non-finite losses or gradients
-    that are passed over before giving up. picture_every, checkpoint_every, log_every: steps (0 = never).
+    that are passed over before giving up. log_every, checkpoint_every, picture_every, keep_every (weights-<step>.safetensors stays):
+    steps; the last two may be 0 = never.
     map_distillation: learn a foundation model's label maps too.
     labels_2d: learn from rectangles in images too, or alone.
     image_centers: a small head that lives in the training learns from the image features where the centres of objects are seen.

@@ -118,7 +118,7 @@ def read_feather(path: Path, columns: Iterable[str]) -> dict[str, np.ndarray]:
     except ImportError as error:
         raise BagError(
             f"Argoverse 2's tables are feather files, which pyarrow reads, and it can't be imported ({error}): "
-            "pip install 'dualview[argoverse2]', or pip install pyarrow"
+            "pip install pyarrow"
         ) from error
     columns = tuple(columns)
     try:
