@@ -59,6 +59,25 @@ def test_the_keyframes_around_a_switch():
     assert indices(late, keyframes_around(only_switch(late), late)) == [1, 2, 3, 4]
 
 
+def test_a_switch_in_a_long_pause_of_the_labels_shows_the_nearest_one():
+    keyframes = renamed(frames=14, since=9)
+    switch = only_switch(keyframes)
+    for i in range(5, 13):
+        labels = keyframes[i].annotations
+        kept = torch.tensor([name != switch.instance_id for name in labels.instance_ids])
+        ids = tuple(name for name in labels.instance_ids if name != switch.instance_id)
+        points, seen = labels.num_lidar_points[kept], labels.visibility[kept]
+        attributes = tuple(a for a, k in zip(labels.attributes, kept.tolist(), strict=True) if k)
+        boxes = labels.boxes[kept]
+        changed = replace(
+            labels, boxes=boxes, instance_ids=ids, num_lidar_points=points, visibility=seen, attributes=attributes
+        )
+        keyframes[i] = replace(keyframes[i], annotations=changed)
+    around = keyframes_around(switch, keyframes)
+    assert indices(keyframes, around) == [7, 8, 9, 10, 13]
+    assert switch_strip(switch, around, {}).any()
+
+
 def test_one_switch_of_each_object_and_no_more_than_asked():
     switch = only_switch(renamed())
     others = [replace(switch, instance_id=f"other {i}") for i in range(4)]

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file
 from test_resume import environment
 
 import dualview
 from dualview.errors import BagError, ConfigError
+from dualview.training import callbacks
 from dualview.training.bag_index import IndexSettings, find_recordings, index_recordings
 from dualview.training.lightning import lightning
 from dualview.training.module import TrainingDivergedError
@@ -100,6 +102,38 @@ def test_a_full_disk_leaves_the_former_checkpoint_whole(small_recipe, tmp_path) 
     assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 3
     assert dualview.load(folder / "weights.safetensors", device="cpu").config.image_size == (64, 96)
     assert train(recipe, folder, resume=True, progress_bar=False).steps == 9
+
+
+def test_a_run_that_ends_between_its_two_files_has_the_weights_of_its_last_step(small_recipe, tmp_path, monkeypatch) -> None:
+    recipe, folder = recipe_from_dict({**small_recipe, "steps": 4, "checkpoint_every": 2}), tmp_path / "run"
+    put_in_place, written = callbacks._put_in_place, []
+
+    def ended(temporary: Path, path: Path) -> None:
+        written.append(path.name)
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        put_in_place(temporary, path)
+
+    monkeypatch.setattr(callbacks, "_put_in_place", ended)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(recipe, folder, progress_bar=False)
+    monkeypatch.undo()
+    assert torch.load(folder / "last.ckpt", weights_only=True)["global_step"] == 2
+    result = train(recipe, folder, resume=True, progress_bar=False)
+    with safe_open(result.weights, "pt") as file:
+        assert result.steps == 4 and file.metadata()["trained_steps"] == "4"
+
+
+def test_one_process_at_a_time_trains_in_a_folder(small_recipe, tmp_path) -> None:
+    holder = "import sys, fcntl; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline()
+        with pytest.raises(ConfigError, match="another process is training in"):
+            train(recipe_from_dict(small_recipe), tmp_path)
+        other.communicate()
+    assert train(recipe_from_dict({**small_recipe, "steps": 1}), tmp_path, progress_bar=False).steps == 1
 
 
 class FullDisk(lightning().Callback):

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,16 @@ def test_a_study_runs_and_goes_on(small_recipe: dict, drives: Path, tmp_path: Pa
         again({"precision": "bf16"}, bags[2:])
     with pytest.raises(ConfigError, match=f"plain-3/report holds scores of other drives .*{Path(bags[2]).stem}"):
         again({}, [str(tmp_path / "other.mcap")])
-    assert len(told) == 4
+    with pytest.raises(ConfigError, match=r"drive2.mcap would be trained on and scored"):
+        again({"data.train": bags[2:]}, bags[2:])
+    with pytest.raises(ConfigError, match=r"plain-3/report was scored with other arguments \(--pictures 0\): delete it"):
+        run_study(replace(study, evaluate=("--keyframe-interval", "1")), place.root, bags[:2], bags[2:])
+    more = replace(study, metrics=("mAP", "per_class.cra.ap"))
+    told.clear()
+    lacking = run_study(more, place.root, bags[:2], bags[2:], tell=told.append)
+    assert all(line.endswith("; its metrics.json has no per_class.cra.ap") for line in told)
+    assert math.isnan(lacking["plain"][3]["per_class.cra.ap"]) and lacking["plain"][3]["mAP"] == scores["plain"][3]["mAP"]
+    assert "| – |" in study_table(lacking, "plain", more.metrics)
 
     place.metrics("plain", 3).unlink()
     for seed in (3, 4):

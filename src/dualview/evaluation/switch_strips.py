@@ -37,7 +37,7 @@ def worst_switches(switches: Sequence[IdSwitch], count: int) -> list[IdSwitch]:
 
 def keyframes_around(switch: IdSwitch, keyframes: Sequence[Keyframe], most: int = 5) -> list[Keyframe]:
     """At most `most` of a drive's keyframes (by rising stamp): one before the last with the old id, that one, what lies between, the
-    switch itself and what follows."""
+    switch itself and what follows; one of them shows the object's label."""
     stamps = [k.annotations.stamp_ns for k in keyframes]
     last, now = stamps.index(switch.last_ns), stamps.index(switch.stamp_ns)
     wanted = [now, last, last - 1, now + 1, (last + now) // 2, now + 2, last - 2, now + 3]
@@ -45,6 +45,9 @@ def keyframes_around(switch: IdSwitch, keyframes: Sequence[Keyframe], most: int 
     for index in wanted:
         if 0 <= index < len(stamps) and index not in chosen and len(chosen) < most:
             chosen.append(index)
+    labelled = [i for i, k in enumerate(keyframes) if switch.instance_id in k.annotations.instance_ids]
+    if not set(labelled) & set(chosen):  # scoring lets tracks go on where labels pause, however long
+        chosen[-1] = min(labelled, key=lambda i: abs(i - now))
     return [keyframes[i] for i in sorted(chosen)]
 
 

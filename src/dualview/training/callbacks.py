@@ -131,8 +131,9 @@ class Checkpoints(lightning().Callback):  # type: ignore[misc]
         with _named_write_errors(self._folder, step, (temporary, self._folder / f".{WEIGHTS}.partial")):
             trainer.save_checkpoint(temporary)  # on every process: it gathers what their slots remember
             if trainer.is_global_zero:
-                _put_in_place(temporary, self._folder / LAST)
+                # The weights first: a run whose last.ckpt says that it is done has them.
                 self.save_weights(module, self._folder / WEIGHTS, step)
+                _put_in_place(temporary, self._folder / LAST)
                 if self._recipe.keep_every and step % self._recipe.keep_every == 0:
                     self.save_weights(module, self._folder / f"weights-{step}.safetensors", step)
         self._saved_step = step

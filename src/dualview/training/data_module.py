@@ -20,7 +20,7 @@ from dualview.training.offline_depth import MapDepthReader
 from dualview.training.recipe import Recipe
 from dualview.training.recipe_settings import DataSettings
 from dualview.training.samples import FrameDataset, collate
-from dualview.training.stop_signals import ignore_interrupts
+from dualview.training.stop_signals import leave_signals_to_the_run
 
 
 def index_settings(detector: Settings, data: DataSettings) -> IndexSettings:
@@ -108,5 +108,5 @@ def make_loader(dataset: FrameDataset, sampler: ClipSampler, workers: int) -> Da
     return StreamingLoader(
         dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate,  # type: ignore[arg-type]
         prefetch_factor=3 if workers else None, pin_memory=torch.cuda.is_available(), persistent_workers=False,
-        worker_init_fn=ignore_interrupts,
+        worker_init_fn=leave_signals_to_the_run,
     )  # fmt: skip

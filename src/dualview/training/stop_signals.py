@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -11,6 +14,7 @@ from dualview.errors import DualViewError
 from dualview.training.lightning import lightning
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN = 2.0
 
 
 class TrainingStoppedError(DualViewError):
@@ -23,12 +27,14 @@ class TrainingStoppedError(DualViewError):
 
 class StopOnSignal(lightning().Callback):  # type: ignore[misc]
     """A signal lets the run stop after its present optimiser step, which `Checkpoints`, if it comes later among the callbacks, then
-    saves. The same signal again ends the process at once. A signal that the process was told to ignore stays ignored.
+    saves. The same signal again, from `_AGAIN` seconds on, ends the process at once: until then it may be the same wish, by way of
+    the process group and of the study. A signal that the process was told to ignore stays ignored.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None  # of the signal that came, on any process
         self._before: dict[int, Any] = {}
+        self._first: dict[int, float] = {}  # signal -> when it first came, s
         self._step = 0
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
@@ -60,12 +66,16 @@ class StopOnSignal(lightning().Callback):  # type: ignore[misc]
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        before = self._before.pop(number)
-        # Lightning's own handler of SIGTERM ends nothing at once.
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else before)
-        print("\nstopping after this step; once more to stop at once", flush=True)
+        if time.monotonic() - self._first.setdefault(number, time.monotonic()) > _AGAIN:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        with contextlib.suppress(OSError, ValueError):  # Ctrl-C ends the reader of our output (`| tee`) too
+            print("\nstopping after this step; once more to stop at once", flush=True)
 
 
-def ignore_interrupts(worker: int) -> None:
-    """For loaders' worker processes, which a terminal's Ctrl-C reaches too: they end with their loader, once the step has its data."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def leave_signals_to_the_run(worker: int) -> None:
+    """For loaders' worker processes, which signals to the process group reach too: they end with their loader, once the step has its
+    data.
+    """
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

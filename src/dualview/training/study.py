@@ -84,6 +84,10 @@ class Study:
         """Names of the further test sets that the metrics ask for."""
         return tuple(dict.fromkeys(name.partition(":")[0] for name in self.metrics if ":" in name))
 
+    def evaluation(self, test_set: str = "") -> list[str]:
+        """Further arguments of `dualview evaluate` for the test drives, or for a further test set."""
+        return [*self.evaluate, *map(str, self.evaluate_also.get(test_set, ()))]
+
     def runs(self) -> list[tuple[str, int]]:
         """(row, seed) of all runs: every row once, then again with the next seed, so that a study that is
         stopped half way can be compared; the unchanged row once alone.

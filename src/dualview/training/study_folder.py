@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -55,7 +56,28 @@ def read_scores(study: Study, place: StudyFolder) -> Scores:
     return scores
 
 
+def missing_metrics(study: Study, place: StudyFolder, row: str, seed: int) -> list[str]:
+    """The study's metrics that a finished run's metrics.json lacks: wrong names, or classes and ranges without a label."""
+    missing = []
+    for metric in study.metrics:
+        name, path = _place_of(metric)
+        try:
+            look_up(json.loads(place.metrics(row, seed, name).read_text()), path)
+        except KeyError:
+            missing.append(metric)
+    return missing
+
+
 def _look_up(found: Mapping[str, Mapping[str, Any]], metric: str) -> float:
-    """A metric of the study in the metrics.json of its test set."""
+    """A metric of the study in the metrics.json of its test set; NaN where it hasn't got it."""
+    name, path = _place_of(metric)
+    try:
+        return look_up(found[name], path)
+    except KeyError:
+        return math.nan
+
+
+def _place_of(metric: str) -> tuple[str, str]:
+    """(test set, dotted path) of a metric."""
     name, colon, path = metric.partition(":")
-    return look_up(found[name], path) if colon else look_up(found[""], metric)
+    return (name, path) if colon else ("", metric)

@@ -8,23 +8,25 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import yaml
 
 from dualview.detectors.checkpoint import find_checkpoint
 from dualview.errors import ConfigError
+from dualview.evaluation.run import unique_names
 from dualview.training.bag_index import find_recordings
 from dualview.training.named_files import missing_files
 from dualview.training.recipe import Recipe, load_recipe, recipe_to_dict
 from dualview.training.study import Study
 from dualview.training.study_commands import StudyCommands
-from dualview.training.study_folder import Scores, StudyFolder, read_scores
+from dualview.training.study_folder import Scores, StudyFolder, missing_metrics, read_scores
 from dualview.training.study_progress import study_progress
 from dualview.training.write_errors import make_folder
 
 TRANSDUCTIVE = "transductive"  # the one test set that may name drives whose 2D labels were used
+_ARGUMENTS = "study_arguments.json"  # of `dualview evaluate`, in the report's folder
 _EVERY = 2.0  # s between two looks at how far the runs are
 
 
@@ -67,26 +69,43 @@ def run_study(
             for name, drives in missing.items():
                 _score(study, recipe, weights, place, place.report(row, seed, name), name, drives, commands)
 
+    def report(row: str, seed: int, done: int) -> None:
+        without = missing_metrics(study, place, row, seed)
+        tell(f"[{done}/{len(runs)}] {row}, seed {seed}" + (f"; its metrics.json has no {', '.join(without)}" if without else ""))
+
+    def look() -> None:
+        assert show is not None
+        made, at = study_progress(study, place, steps)
+        show(made, sum(steps.values()), at)
+
     with ThreadPoolExecutor(jobs) as pool:
         running = {pool.submit(one, row, seed): (row, seed) for row, seed in runs}
-        waiting, done = set(running), 0
         try:
-            while waiting:
-                finished, waiting = wait(waiting, _EVERY if show else None, FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
-                    row, seed = running[future]
-                    done += 1
-                    tell(f"[{done}/{len(runs)}] {row}, seed {seed}")
-                if show:
-                    made, at = study_progress(study, place, steps)
-                    show(made, sum(steps.values()), at)
-        except BaseException as error:  # a run that failed: the others end, nothing more begins; Ctrl-C: they stop
+            try:
+                _follow(running, report, look if show else None)
+            except Exception:  # a run that failed: those under way end, nothing more begins
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
-            if not isinstance(error, Exception):
-                commands.stop()
+            commands.stop()
             raise
     return read_scores(study, place)
+
+
+def _follow(
+    running: Mapping[Future[None], tuple[str, int]], report: Callable[[str, int, int], None], look: Callable[[], None] | None
+) -> None:
+    """Wait for all runs, and report each with how many are done; raises what one of them raised."""
+    waiting, done = set(running), 0
+    while waiting:
+        finished, waiting = wait(waiting, _EVERY if look else None, FIRST_COMPLETED)
+        for future in finished:
+            future.result()
+            done += 1
+            report(*running[future], done)
+        if look:
+            look()
 
 
 def _check_drives(
@@ -111,14 +130,15 @@ def _check_drives(
     labelled = {
         path for r in recipes if r.labels_2d is not None for path in find_recordings(r.labels_2d.train)
     }
-    seen = {_name(d) for d in train_drives} | {str(path) for path in labelled}
+    learned = {path for r in recipes for path in find_recordings(r.data.train)}  # a row, or --set source=, may name its own
+    seen = {str(path) for path in labelled | learned}
     for name, drives in {"test": test_drives, **also}.items():
         both = sorted({_name(d) for d in drives} & seen)
         if both and name != TRANSDUCTIVE:
             flag = "--test" if name == "test" else f"--also {name}="
             raise ConfigError(
                 f"{', '.join(both[:3])} would be trained on and scored: give {flag} drives that aren't in --train, nor in "
-                "labels_2d.train"
+                "data.train or labels_2d.train of a row"
             )
 
 
@@ -138,9 +158,15 @@ def _check_kept_runs(
         for name, drives in sets.items():
             metrics = place.metrics(row, seed, name)
             scored = set(json.loads(metrics.read_text()).get("drives", ())) if metrics.is_file() else set()
-            if scored and scored != {Path(drive).stem for drive in drives}:
+            if scored and scored != set(unique_names(drives)):
                 raise ConfigError(
                     f"{metrics.parent} holds scores of other drives ({', '.join(sorted(scored)[:3])}, ...): name another folder with --out"
+                )
+            asked_for = metrics.parent / _ARGUMENTS
+            if asked_for.is_file() and json.loads(asked_for.read_text()) != study.evaluation(name):
+                raise ConfigError(
+                    f"{metrics.parent} was scored with other arguments ({' '.join(json.loads(asked_for.read_text()))}): delete it, or name "
+                    "another folder with --out"
                 )
 
 
@@ -172,10 +198,11 @@ def _score(
     rig = (recipe.labels_2d.rig if target and recipe.labels_2d is not None else None) or recipe.data.rig
     partial = report.with_name(f"{report.name}.partial")
     cache = ["--cache", str(place.cache)] if recipe.cache_features else []
-    further = [*cache, *study.evaluate, *map(str, study.evaluate_also.get(name, ()))]
+    further = [*cache, *study.evaluation(name)]
     commands.run(
         ["evaluate", *drives, "--weights", weights, "--report", str(partial), "--rig", rig, *further], report.parent
     )
+    (partial / _ARGUMENTS).write_text(json.dumps(study.evaluation(name)))
     partial.rename(report)
 
 

@@ -91,12 +91,16 @@ def _line(*cells: str) -> str:
 
 
 def _mean_and_spread(values: Sequence[float]) -> str:
+    if np.isnan(values).any():
+        return "–"
     spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
     return f"{np.mean(values):.3f}{spread}" if values else "not run"
 
 
 def _difference(row: Sequence[float], other: Sequence[float]) -> str:
     found = paired_difference(row, other)
+    if math.isnan(found.mean):
+        return "–"
     if math.isinf(found.half_width):
         return f"{found.mean:+.3f} (one seed)"
     return f"{found.mean:+.3f} ± {found.half_width:.3f}" + ("" if found.clear else " (within the noise)")

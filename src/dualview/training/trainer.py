@@ -37,6 +37,7 @@ from dualview.training.module import DetectorTraining, TrainingDivergedError
 from dualview.training.objectives import build_objectives, joined_needs
 from dualview.training.pictures import Pictures
 from dualview.training.recipe import Recipe, recipe_from_dict, recipe_to_dict
+from dualview.training.run_lock import run_lock
 from dualview.training.stop_signals import StopOnSignal, TrainingStoppedError
 from dualview.training.write_errors import make_folder, named_write_errors
 
@@ -62,15 +63,21 @@ def train(
     losses.csv, pictures.
 
     resume: go on from last.ckpt, exactly as if the run hadn't stopped. Raises ConfigError if the folder holds
-    another run or can't be made, the recipe isn't the one that the run began with, or asks for GPUs that aren't
+    another run, one is at work there or it can't be made, the recipe isn't the one that the run began with, or asks for GPUs that aren't
     there; BagError and WeightsError as their parts do; TrainingDivergedError if steps aren't finite; TrainingStoppedError,
     with everything kept, if SIGINT or SIGTERM ended it early.
     """
-    config = recipe.detector_config()
-    last = folder / LAST
     _check_devices(recipe)
     _check_folder(recipe, folder, resume)
     make_folder(folder)  # what can't be made is told before the long part
+    with run_lock(folder):
+        return _train(recipe, folder, resume, tell, callbacks, progress_bar)
+
+
+def _train(
+    recipe: Recipe, folder: Path, resume: bool, tell: Callable[[str], None], callbacks: tuple[Any, ...], progress_bar: bool
+) -> TrainingResult:
+    config = recipe.detector_config()
     objectives = build_objectives(recipe, config, tell)
     needs = joined_needs(objectives, config)
     drives = training_drives(recipe, config, tell, needs.lidar is not None)
@@ -99,7 +106,7 @@ def train(
         )
         warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # frozen parts, on purpose
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.* is deprecated")  # Lightning's own, on torch's
-        trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=str(folder / LAST) if resume else None, weights_only=True)
     if module.bad_steps >= trainer.global_step > 0:
         raise TrainingDivergedError(
             f"none of the {trainer.global_step} steps was finite, so nothing is learned: look at the recordings named, or lower "

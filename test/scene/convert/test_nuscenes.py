@@ -1,5 +1,8 @@
 """nuScenes: two real keyframes, one without LiDAR."""
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -185,3 +188,29 @@ def test_command_line(dataroot: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "exists already" in capsys.readouterr().err
     assert main(["bag", "info", out, "--rig", "nuscenes"]) == 0
     assert "rig nuscenes: fits" in capsys.readouterr().out
+
+
+def test_racks_and_what_radar_alone_saw_count_as_in_the_devkit(dataroot: Path, tmp_path: Path) -> None:
+    """A pedestrian without a LiDAR return, but with radar's, and a barrier that is called a rack."""
+    (tmp_path / "samples").symlink_to(dataroot / "samples")
+    (tmp_path / "maps").symlink_to(dataroot / "maps")
+    tables = shutil.copytree(dataroot / "v1.0-keyframes", tmp_path / "v1.0-keyframes", copy_function=shutil.copyfile)
+    tables.chmod(0o755)
+    categories = json.loads((tables / "category.json").read_text())
+    for row in categories:
+        row["name"] = row["name"].replace("movable_object.barrier", "static_object.bicycle_rack")
+    (tables / "category.json").write_text(json.dumps(categories))
+    labels = json.loads((tables / "sample_annotation.json").read_text())
+    first, second = [row for row in labels if row["num_lidar_pts"]][:2]
+    first.update(num_lidar_pts=0, num_radar_pts=2)
+    second.update(num_lidar_pts=0, num_radar_pts=0)
+    (tables / "sample_annotation.json").write_text(json.dumps(labels))
+    summary = convert_nuscenes(tmp_path, tmp_path / "a.mcap", "scene-0061")
+    assert summary.written["boxes"] == 68 and not summary.passed_over
+    rig = load_rig("nuscenes")
+    with BagReader(tmp_path / "a.mcap") as bag:
+        (detected,), (every,) = bag.annotations(rig), bag.annotations(replace(rig, class_names=None))
+    points = dict(zip(every.instance_ids, every.num_lidar_points.tolist(), strict=True))
+    assert points[first["instance_token"]] == -1 and points[second["instance_token"]] == 0
+    racks = sum(every.class_names[i] == "bicycle_rack" for i in every.boxes.label.tolist())
+    assert racks > 0 and len(detected.boxes) == 68 - racks

@@ -8,8 +8,9 @@ What is translated, and how:
   the tables give for its own stamp. Calibrations and mountings are the scene's. Radars are left out.
 - Labels at keyframes, stamped like the sample: sizes (w, l, h) become (length, width, height), the heading is
   the rotated x axis, velocities are the devkit's `box_velocity` (NaN where it can't tell), classes the ten of
-  the detection task (others are counted and left out), instance names the instance tokens. Visibility levels
-  become the middle of their range (0.2, 0.5, 0.7, 0.9).
+  the detection task and bicycle racks, in which scoring counts nothing (others are counted and left out),
+  instance names the instance tokens. Visibility levels become the middle of their range (0.2, 0.5, 0.7, 0.9).
+  Points are LiDAR's; -1, unknown, where it has none and a radar has, since such boxes count in scores.
 
 Files that the tables name but the data root lacks are reported and passed over.
 """
@@ -32,6 +33,7 @@ from dualview.scene.convert.trajectory import Trajectory
 from dualview.scene.frame import Annotations
 from dualview.scene.rig import Rig, load_rig
 
+_RACK = "bicycle_rack"
 _VISIBILITY = {"v0-40": 0.2, "v40-60": 0.5, "v60-80": 0.7, "v80-100": 0.9}
 _CAMERAS = ("cam_front", "cam_front_right", "cam_front_left", "cam_back", "cam_back_left", "cam_back_right")
 
@@ -248,14 +250,15 @@ def _write_sweep(bag: BagWriter, stamp: int, path: Path, summary: ConversionSumm
 
 
 def _boxes(tables: Any, sample: dict[str, Any], summary: ConversionSummary) -> LabelledBoxes:
-    """A sample's labels of the ten classes."""
+    """A sample's labels of the ten classes, and its racks."""
     from nuscenes.eval.detection.utils import category_to_detection_name
 
     rows, names = [], []
     for row in (tables.get("sample_annotation", token) for token in sample["anns"]):
-        name = category_to_detection_name(row["category_name"])
+        category = row["category_name"]
+        name = _RACK if category == f"static_object.{_RACK}" else category_to_detection_name(category)
         if name is None:
-            what = f"boxes of category {row['category_name']}, which isn't one of the ten classes"
+            what = f"boxes of category {category}, which isn't one of the ten classes"
             summary.passed_over[what] += 1
         else:
             rows.append(row)
@@ -271,7 +274,13 @@ def _boxes(tables: Any, sample: dict[str, Any], summary: ConversionSummary) -> L
         size=np.array([row["size"] for row in rows], dtype=np.float64).reshape(count, 3)[:, [1, 0, 2]],
         yaw=np.arctan2(poses[:, 1, 0], poses[:, 0, 0]),
         velocity=np.array([tables.box_velocity(row["token"]) for row in rows]).reshape(count, 3),
-        num_points=np.array([row["num_lidar_pts"] for row in rows], dtype=np.int64),
+        num_points=np.array([_points(row) for row in rows], dtype=np.int64),
         visibility=np.array([_VISIBILITY.get(level, np.nan) for level in levels]),
         attributes=[[tables.get("attribute", t)["name"] for t in row["attribute_tokens"]] for row in rows],
+        class_names=(*DETECTION_CLASSES, _RACK) if _RACK in names else DETECTION_CLASSES,
     )
+
+
+def _points(row: dict[str, Any]) -> int:
+    """LiDAR returns of a label; -1 where there are a radar's alone. nuScenes scores what has returns of either."""
+    return -1 if not row["num_lidar_pts"] and row["num_radar_pts"] else row["num_lidar_pts"]
