@@ -57,9 +57,8 @@ def image(drive: Drive, index: int, frame: int, stamp_ns: int, fault: str | None
     header = header_message(stamp_ns, drive.rig.cameras[index].frame)
     data = drive.jpeg(frame, index)
     if drive.rig.cameras[index].compressed:
-        data = {"truncated": data[: len(data) // 2], "garbage": b"\xff\xd8\xff" + bytes(200)}.get(
-            fault or "", data
-        )
+        faults = {"truncated": data[: len(data) // 2], "garbage": b"\xff\xd8\xff" + bytes(200), "empty": b""}
+        data = faults.get(fault or "", data)
         return CompressedImage(header=header, format="jpeg", data=byte_array(data))
     pixels = cv2.cvtColor(cv2.imdecode(np.frombuffer(data, np.uint8), 1), cv2.COLOR_BGR2RGB)
     height, width, _ = pixels.shape

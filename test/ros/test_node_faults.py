@@ -144,6 +144,7 @@ def test_wrong_camera_info_masks_that_camera_by_name(vehicle: Vehicle, fault: st
     [
         ("cam1", "truncated", "the JPEG is broken"),
         ("cam0", "garbage", "broken"),
+        ("cam2", "empty", "is empty"),
         ("cam5", "encoding", "image encoding 'yuv999' is not known"),
     ],
 )

@@ -153,6 +153,10 @@ def integer(value: int) -> ParameterValue:
     return ParameterValue(type=ParameterType.PARAMETER_INTEGER, integer_value=value)
 
 
+def double(value: float) -> ParameterValue:
+    return ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value)
+
+
 def string(value: str) -> ParameterValue:
     return ParameterValue(type=ParameterType.PARAMETER_STRING, string_value=value)
 
@@ -207,6 +211,10 @@ def test_lifecycle_parameters_and_faults_of_configuration(
         and manager.set("max_objects", integer(1)).successful
     )
     listener.wait_tracks(lambda m: m.header.frame_id == "base_link" and len(m.objects) == 1, 2)
+    assert manager.set("score_threshold", double(0.999)).successful
+    listener.wait_tracks(lambda m: len(m.objects) == 0, 2)
+    assert manager.set("score_threshold", double(0.0)).successful
+    listener.wait_tracks(lambda m: len(m.objects) == 1, 2)
     highest = max(o.track_id for m in listener.tracks for o in m.objects)
     bases = {bytes(o.uuid)[:8] for m in listener.tracks for o in m.objects}
 

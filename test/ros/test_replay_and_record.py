@@ -69,6 +69,8 @@ def test_a_replay_recorded_again_has_the_same_messages(
     # log times follow /clock, so they are near the stamps of the drive
     for before, after in zip(log_times(bag, topics[0]), log_times(out, topics[0]), strict=True):
         assert abs(after - before) < 1_500_000_000
+    # nothing is from before the clock began
+    assert min(min(log_times(out, topic)) for topic in topics) >= min(log_times(bag, "/tf_static")) - 1_500_000_000
     assert not list(tmp_path.glob(".*.partial"))
 
 

@@ -226,6 +226,7 @@ def test_old_images_that_arrive_after_the_step_back_do_not_disturb() -> None:
     send_pose(assembler, -20)
     send_pose(assembler, 100)
     send_image(assembler, "front", 0)
+    send_image(assembler, "right", 12)  # agrees with it
     send_image(assembler, "left", 9_988 + 100)  # was still on its way
     assert assembler.counts["image from before a time jump"] == 1
     frames = closed(drive(assembler, 100, 1000))
@@ -241,6 +242,36 @@ def test_a_jump_ahead_resets_and_a_single_wrong_stamp_does_not() -> None:
     jumped = closed(drive(assembler, 60_000, 60_500))
     assert "time jumped ahead by 59." in jumped[0].reset
     assert [f.reset for f in jumped[1:]] == [None] * (len(jumped) - 1)
+
+
+@pytest.mark.parametrize("wrong", [-1e6, -3000, -200, 3_600_000])
+def test_one_wrong_stamp_changes_nothing(wrong: float) -> None:
+    calm, disturbed = make_assembler(), make_assembler()
+    expected = [f.stamp_ns for f in closed([*drive(calm, 0, 500), *drive(calm, 500, 1500)])]
+    frames = closed(drive(disturbed, 0, 500))
+    send_image(disturbed, "left", int(500 + wrong))
+    frames += closed(drive(disturbed, 500, 1500))
+    assert [f.stamp_ns for f in frames] == expected
+    assert all(f.reset is None and present(f) == set(NAMES) for f in frames[1:])
+    assert disturbed.counts["image from another time"] == 1
+
+
+@pytest.mark.parametrize("ahead", [3_000, 3_600_000, -3_000])
+def test_a_camera_whose_clock_is_wrong_does_not_disturb_the_others(ahead: int) -> None:
+    """Its images begin when the others' are there already; it is named as one that gives none."""
+    assembler = make_assembler()
+    others = {n for n in NAMES if n != "left"}
+    frames = []
+    for i in range(40):
+        send_pose(assembler, i * 100)
+        for name in NAMES:
+            if name != "left":
+                send_image(assembler, name, i * 100 + OFFSETS[name])
+            elif i > 5:
+                send_image(assembler, name, i * 100 + OFFSETS[name] + ahead)
+        frames += closed(assembler.take_closed())
+    assert len(frames) >= 38 and all(f.reset is None and present(f) == others for f in frames)
+    assert "left" in assembler.silent_cameras() or ahead < 0
 
 
 def test_a_pause_of_all_cameras_longer_than_max_gap_resets() -> None:

@@ -1,5 +1,6 @@
 """Recordings: what is written is what is read, by us and by the mcap and rosbags libraries, and failure leaves nothing."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +361,37 @@ def test_failure_leaves_nothing(tmp_path: Path) -> None:
         bag.ego_pose(T0, np.eye(4))
         raise RuntimeError("on purpose")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_had_again_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="on purpose"), BagWriter(tmp_path / "f.mcap", RIG, keep_incomplete=True) as bag:
+        bag.ego_pose(T0, np.eye(4))
+        raise RuntimeError("on purpose")
+    with BagReader(tmp_path / "f.mcap") as read:
+        assert read.topics["/tf"].count == 1
+    random, before = np.random.default_rng(0), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with (
+            pytest.raises(BagError, match=r"until then is in .*full.incomplete.mcap: `mcap recover`"),
+            BagWriter(tmp_path / "full.mcap", RIG, keep_incomplete=True) as bag,
+        ):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, before[1]))  # as on a full disk
+            for i in range(50):
+                bag.image("cam_front", T0 + i, random.bytes(100_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f.mcap", "full.incomplete.mcap"]
+    assert (tmp_path / "full.incomplete.mcap").stat().st_size > 2_000_000
+
+
+def test_latched_topics_stay_latched(tmp_path: Path) -> None:
+    text = b"\x00\x01\x00\x00\x01\x00\x00\x00\x00"
+    with BagWriter(tmp_path / "a.mcap", RIG) as bag:
+        bag.static_transforms(T0, {"cam_front": np.eye(4)})
+        bag.write_raw("/description", "std_msgs/msg/String", text, T0, latched=True)
+        bag.write_raw("/news", "std_msgs/msg/String", text, T0)
+    with BagReader(tmp_path / "a.mcap") as read:
+        assert read.latched == {"/tf_static", "/description"}
 
 
 def test_nothing_is_there_before_the_end(tmp_path: Path) -> None:

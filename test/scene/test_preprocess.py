@@ -122,6 +122,7 @@ def test_broken_images_are_masked_and_named() -> None:
     cases = {
         "the JPEG is broken": EncodedImage(0, good.data[: len(good.data) // 2], "jpeg", True),
         "can't be decoded": EncodedImage(0, b"not an image", "jpeg", True),
+        "(format 'jpeg') is empty": EncodedImage(0, b"", "jpeg", True),
         "its camera_info says 800x450": jpeg(np.zeros((225, 400, 3), np.uint8)),
         "encoding '16UC1' is not known": EncodedImage(0, bytes(720000), "16UC1", False, "", 450, 800, 1600),
         "needs 1080000 bytes": EncodedImage(0, bytes(1000), "bgr8", False, "", 450, 800, 2400),

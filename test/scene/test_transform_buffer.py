@@ -79,6 +79,22 @@ def test_history_is_bounded(buffer: TransformBuffer) -> None:
     assert len(edge.stamps) == len(edge.samples) <= 1001
 
 
+def test_a_whole_recording_is_kept_in_whatever_order_it_comes() -> None:
+    buffer = TransformBuffer(history_s=None)
+    for second in (0, 1, 900, 2, 901, 1):  # one far ahead, one twice
+        buffer.add("odom", "base_link", second * SECOND, pose(float(second)))
+    assert buffer.lookup("odom", "base_link", SECOND // 2)[0, 3] == pytest.approx(0.5)
+    assert buffer.lookup("odom", "base_link", 900 * SECOND + SECOND // 2)[0, 3] == pytest.approx(900.5)
+
+
+def test_frames_that_fell_silent_make_room(buffer: TransformBuffer) -> None:
+    for i in range(2000):
+        buffer.add("odom", "base_link", i * SECOND, pose(float(i)))
+        buffer.add("odom", f"object_{i}", i * SECOND, pose(0.0))
+    assert len(buffer._edges) < 300
+    assert buffer.lookup("odom", "camera", 1999 * SECOND)[0, 3] == pytest.approx(2000.5)  # static frames stay
+
+
 def test_an_edge_whose_time_goes_back_starts_anew(buffer: TransformBuffer) -> None:
     for i in range(30):
         buffer.add("odom", "base_link", i * SECOND // 10, pose(float(i)))

@@ -115,12 +115,15 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pseudo_labels_and_doubt(tmp_path: Path) -> None:
     """A detector made by hand: sure boxes become labels, doubtful ones ignored places, classes without a place are counted."""
+    from dualview.scene.bag_messages import raw_image_message
     from dualview.scene.bag_reader import BagReader
     from dualview.scene.bag_writer import BagWriter
 
     with BagWriter(tmp_path / "a.mcap", RIG) as bag:
         for k in range(4):
             bag.raw_image("front", 10**18 + k * 10**8, np.full((20, 30, 3), 10 * k, np.uint8))
+        broken = raw_image_message(10**18 + 5 * 10**8, "front", np.zeros((20, 30, 3), np.uint8), "yuv999")
+        bag.message("/front/image", broken, 10**18 + 5 * 10**8)
 
     def detect(image: np.ndarray, threshold: float) -> list[Found]:
         assert threshold == 0.2 and image.shape == (20, 30, 3)
@@ -141,7 +144,7 @@ def test_pseudo_labels_and_doubt(tmp_path: Path) -> None:
     assert labels["front"][10**18] == []
     found = [(x.class_name, x.score, x.box) for x in labels["front"][10**18 + 2 * 10**8]]
     assert found == [("pedestrian", 0.9, (0.0, 2, 10, 12)), ("ignore", 0.3, (4.0, 4, 30, 9))]
-    assert others == {"kite": 1}
+    assert others == {"kite": 1, "images that can't be decoded": 1}
     with pytest.raises(ConfigError, match="doubt"):
         PseudoLabelRule(score=0.2, doubt=0.5)
 

@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Corrupt or draw, and say what was written."""
+    from dualview.cli._copies import tell_left_out
     from dualview.drawing.corruption_sheet import corruption_sheet, frame_images
     from dualview.drawing.video import write_picture
     from dualview.errors import ConfigError
@@ -74,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--out needs a --corruption: fog, for instance; --help lists all")
     corruption = Corruption(arguments.corruption, arguments.severity, arguments.seed)
     count = corrupt_recording(arguments.bag, arguments.out, rig, corruption, arguments.overwrite, _progress())
+    tell_left_out(arguments.bag)
     print(
         f"{arguments.out}: {count} images, {corruption.name}, {corruption.severity}, seed {corruption.seed}"
     )

@@ -55,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     from dualview.demo.settings import DemoSettings
     from dualview.errors import ConfigError
 
-    signal.signal(signal.SIGTERM, _interrupt)  # so that the processes that it started end with it
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that the processes that it started end with it
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     if arguments.recording and arguments.bag:
         raise ConfigError("the drive is named twice: give BAG or --bag BAG")
     settings = DemoSettings(

@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Make the labels, write the copy, say what is in it and what was passed over."""
+    from dualview.cli._copies import tell_left_out
     from dualview.errors import ConfigError
     from dualview.evaluation.run import fitting_rig
     from dualview.scene.bag_reader import BagReader
@@ -74,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         images = attach_labels_2d(
             arguments.bag, arguments.out, rig, labels, arguments.overwrite, lambda n: bar.update(n - bar.n)
         )
+    tell_left_out(arguments.bag)
     classes = ", ".join(f"{count} {name}" for name, count in count_classes(labels).most_common())
     print(f"{arguments.out}: {images} labelled images with {classes or 'no boxes'}")
     if told:

@@ -96,6 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
             )  # fmt: skip
         about = store.about()
         print(f"{folder}: {count.made} maps made, {count.kept} there already; {about['description']}")
+        if count.broken:
+            print(f"  no map of {len(count.broken)} images, such as {count.broken[0]}")
         if about["kind"] == "inverse":
             _metres(arguments, path, rig, store, option)
     return 0

@@ -1,4 +1,4 @@
-"""Record topics into an .mcap file until stopped (SIGINT, SIGTERM) or nothing has come for a while."""
+"""Record topics into an .mcap file until stopped (SIGINT, SIGTERM, SIGHUP) or nothing has come for a while."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dualview.scene.rig import load_rig
 
     with (
-        BagWriter(arguments.out, load_rig(arguments.rig), arguments.overwrite) as writer,
+        BagWriter(arguments.out, load_rig(arguments.rig), arguments.overwrite, keep_incomplete=True) as writer,
         ros_process(["dualview_record"]) as stop,
         plain_node("dualview_record", arguments.use_sim_time) as node,
     ):
@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         while time.monotonic() < end:  # what has arrived but wasn't taken yet
             executor.spin_once(timeout_sec=0.02)
         executor.shutdown()
+        recorder.finish()
         counts = dict(writer.counts)
     print(
         f"{arguments.out}: {sum(counts.values())} messages; "

@@ -127,6 +127,14 @@ def overridden(config: Settings, overrides: Mapping[str, Any] | None) -> Setting
     return override(config, with_score_threshold(config, overrides or {}))
 
 
+def set_score_threshold(detector: Detector, own: Settings, score_threshold: float | None) -> None:
+    """From the next frame on `detector` reports what scores at least this; None: as its own configuration, `own`, says."""
+    config = overridden(own, {"score_threshold": score_threshold})
+    detector.config = config
+    if config.decoder is not None and "decoder.id_threshold" in config.score_keys:
+        detector.decoder.config = config.decoder
+
+
 def build_detector(config: Settings, seed: int = 0, anchors: Tensor | None = None) -> Detector:
     """A detector with random weights that only `seed` decides; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):

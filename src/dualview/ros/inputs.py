@@ -56,6 +56,21 @@ class Inputs:
     ) -> None:
         self._node = node
         self._subscriptions: list[Subscription] = []
+        try:
+            self._subscribe(rig, queue_depth, receive, on_incompatible, on_lost)
+        except BaseException:
+            self.destroy()  # nobody else knows of those that were made
+            raise
+
+    def _subscribe(
+        self,
+        rig: Rig,
+        queue_depth: int,
+        receive: Callable[[str, Any], None],
+        on_incompatible: Callable[[str, str], None],
+        on_lost: Callable[[str, int], None],
+    ) -> None:
+        node = self._node
         quiet = SubscriptionEventCallbacks(
             use_default_callbacks=False
         )  # each event handler costs time in every spin

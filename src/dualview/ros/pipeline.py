@@ -11,6 +11,7 @@ import torch
 from rclpy.exceptions import InvalidTopicNameException
 
 import dualview
+from dualview.detectors.checkpoint import set_score_threshold
 from dualview.detectors.session import TrackingSession
 from dualview.errors import ConfigError, ImageError
 from dualview.ros.health import BUSY, TOO_FEW, LiveTime, NodeHealth
@@ -45,9 +46,10 @@ class Pipeline:
         if settings.network_threads:
             torch.set_num_threads(settings.network_threads)
         self.detector = dualview.load(
-            settings.weights, settings.device, overrides=_overrides(settings), precision=settings.precision
+            settings.weights, settings.device, precision=settings.precision
         )
-        config = self.detector.config
+        config = self._own_config = self.detector.config
+        set_score_threshold(self.detector, config, _score_threshold(settings))
         if config.lidar is not None:
             raise ConfigError(
                 f"{config.name} reads LiDAR, which the node doesn't subscribe to: give it a camera detector, and run this one "
@@ -78,9 +80,11 @@ class Pipeline:
             self._inputs = Inputs(
                 node, self.rig, settings.image_queue_depth, self._receive, self._incompatible, self._lost
             )
-        except InvalidTopicNameException as error:
+        except BaseException as error:
             self.outputs.destroy()
-            raise ConfigError(f"rig '{self.rig.name}' names a topic that ROS can't have: {error}") from error
+            if isinstance(error, InvalidTopicNameException):
+                raise ConfigError(f"rig '{self.rig.name}' names a topic that ROS can't have: {error}") from error
+            raise
 
     # ---- life ---------------------------------------------------------------------------------------------------------
 
@@ -92,10 +96,12 @@ class Pipeline:
         self._worker = NewestFrameWorker(self._process)
 
     def stop(self) -> None:
-        """Take no more images; the frame in hand is finished."""
+        """Take no more images; the frame in hand is finished, those behind it are forgotten."""
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop()
+        self.assembler.discard()
+        self._last_image = None
         self.outputs.clear_markers(self._node.get_clock().now().nanoseconds)
 
     def destroy(self) -> None:
@@ -108,6 +114,8 @@ class Pipeline:
 
     def apply(self, settings: NodeSettings) -> None:
         """Parameters that may change at any time."""
+        if settings.score_threshold != self.settings.score_threshold:
+            set_score_threshold(self.detector, self._own_config, _score_threshold(settings))
         self.settings = settings
         with self.lock:
             self.health.max_processing_ms, self.health.max_delay_ms = (
@@ -221,10 +229,8 @@ class Pipeline:
             self.health.dropped(kind, detail, self._live.now)
 
 
-def _overrides(settings: NodeSettings) -> dict[str, Any]:
-    if settings.score_threshold < 0:
-        return {}
-    return {"score_threshold": settings.score_threshold}
+def _score_threshold(settings: NodeSettings) -> float | None:
+    return None if settings.score_threshold < 0 else settings.score_threshold
 
 
 def _clock_problem(age_ms: float) -> str | None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.publisher import Publisher
 
-LATCHED = ("/tf_static",)
 _SETTLE = 0.3  # s for latched messages to arrive before images come
 
 
@@ -66,10 +65,12 @@ def message_type(name: str) -> Any:
         raise BagError(f"message type {name} is not installed here") from error
 
 
-def qos_for(topic: str) -> QoSProfile:
-    """Reliable, which serves best-effort subscribers too; latched for /tf_static; deep for /tf, which comes in bursts."""
-    durability = DurabilityPolicy.TRANSIENT_LOCAL if topic in LATCHED else DurabilityPolicy.VOLATILE
-    depth = 100 if topic in ("/tf", *LATCHED) else 10
+def qos_for(topic: str, latched: bool = False) -> QoSProfile:
+    """Reliable, which serves best-effort subscribers too; latched where asked for; deep for what is latched, and for /tf, which comes in
+    bursts.
+    """
+    durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+    depth = 100 if latched or topic == "/tf" else 10
     return QoSProfile(
         depth=depth,
         history=HistoryPolicy.KEEP_LAST,
@@ -89,7 +90,7 @@ class BagPlayer:
             if topic == "/clock" or (self.settings.topics and topic not in self.settings.topics):
                 continue
             try:
-                self._publishers[topic] = node.create_publisher(message_type(kind), topic, qos_for(topic))
+                self._publishers[topic] = node.create_publisher(message_type(kind), topic, qos_for(topic, topic in bag.latched))
             except BagError as error:
                 self.report.skipped[topic] = str(error)
         self._clock = node.create_publisher(Clock, "/clock", 10)
@@ -131,7 +132,7 @@ class BagPlayer:
         settings = self.settings
         start = self._bag.start_ns + round(settings.start * 1e9)
         end = None if settings.duration is None else start + round(settings.duration * 1e9)
-        latched = [topic for topic in LATCHED if topic in self._publishers]
+        latched = [topic for topic in sorted(self._bag.latched) if topic in self._publishers]
         self._tick(start)
         if settings.start > 0 and latched:  # as a reader does that begins in the middle
             for message in self._bag.messages(latched, stop_ns=start, raw=True):

@@ -14,13 +14,16 @@ from dualview.ros.environment import prepare_this_process
 
 
 class StopRequest:
-    """Turns SIGINT and SIGTERM into a flag, so that a process ends in order; a second signal ends it at once."""
+    """Turns SIGINT, SIGTERM and SIGHUP (a closed terminal) into a flag, so that a process ends in order; a second signal ends it at
+    once, one that the process was told to ignore (nohup) stays ignored.
+    """
 
     def __init__(self) -> None:
         self.requested = False
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, self._handle)
 
     def __call__(self) -> bool:
         return self.requested

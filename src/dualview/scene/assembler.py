@@ -146,26 +146,27 @@ class FrameAssembler:
         if self._now is not None and self._is_stale(image.stamp_ns):
             self.counts["image from before a time jump"] += 1
             return
-        if buffer.last_stamp is not None and image.stamp_ns <= buffer.last_stamp:
-            if buffer.last_stamp - image.stamp_ns <= self._ns(self.settings.max_skew):
-                self.counts["image out of order"] += 1
-                return
-            self._restart(f"time went back by {(buffer.last_stamp - image.stamp_ns) / 1e9:.2f} s ({camera})", image.stamp_ns)
-        elif self._now is not None and image.stamp_ns - self._now > self._ns(self.settings.max_gap):
-            # One wrong stamp must not move sensor time: a leap counts when a second image agrees with the first.
-            suspect, self._suspect = self._suspect, (camera, image)
-            if suspect is None or abs(image.stamp_ns - suspect[1].stamp_ns) > self._ns(self.settings.max_gap):
-                return
-            self._suspect = None
-            self._restart(f"time jumped ahead by {(image.stamp_ns - self._now) / 1e9:.2f} s", None)
-            if suspect[1].stamp_ns <= image.stamp_ns:
-                self._accept(*suspect)
-        self._accept(camera, image)
+        back = 0 if buffer.last_stamp is None else buffer.last_stamp - image.stamp_ns
+        ahead = 0 if self._now is None else image.stamp_ns - self._now
+        if buffer.last_stamp is not None and 0 <= back <= self._ns(self.settings.max_skew):
+            self.counts["image out of order"] += 1
+        elif back > 0:
+            self._leap(camera, image, f"time went back by {back / 1e9:.2f} s ({camera})", back=True)
+        elif ahead > self._ns(self.settings.max_gap):
+            self._leap(camera, image, f"time jumped ahead by {ahead / 1e9:.2f} s", back=False)
+        else:
+            self._suspect = None  # time goes on where it was
+            self._accept(camera, image)
 
     def flush(self) -> None:
         """Close or drop what is open with what is there: at the end of a recording, or when all cameras fell silent."""
         while self._open:
             self._close_first(waited=True)
+
+    def discard(self) -> None:
+        """Forget the frames that are open or closed and weren't taken: what comes next is of another time."""
+        self._open.clear()
+        self._closed = []
 
     # ---- what comes out -----------------------------------------------------------------------------------------------
 
@@ -201,6 +202,21 @@ class FrameAssembler:
             return False
         ahead = stamp_ns - self._now > self._ns(self.settings.max_gap)
         return ahead and abs(stamp_ns - self._past) <= self._ns(self.settings.max_gap)
+
+    def _leap(self, camera: str, image: EncodedImage, reason: str, *, back: bool) -> None:
+        """A stamp from another time. Wrong ones must not move sensor time, be they one or all of a camera whose clock is wrong:
+        a leap counts when the very next image, of any camera, agrees.
+        """
+        suspect, self._suspect = self._suspect, (camera, image)
+        if suspect is None or abs(image.stamp_ns - suspect[1].stamp_ns) > self._ns(self.settings.max_gap):
+            self.counts["image from another time"] += 1
+            return
+        self.counts["image from another time"] -= 1  # it was right
+        first, second = sorted((suspect, (camera, image)), key=lambda pair: pair[1].stamp_ns)
+        self._restart(reason, first[1].stamp_ns if back else None)
+        if first[0] != second[0] or first is suspect:  # else the camera's stamps don't rise
+            self._accept(*first)
+        self._accept(*second)
 
     def _restart(self, reason: str, back_to: int | None) -> None:
         """Forget all images: sensor time goes on from somewhere else."""

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from rosbags import rosbag1
-from rosbags.interfaces import Connection, MessageDefinitionFormat, Nodetype
+from rosbags.interfaces import Connection, MessageDefinitionFormat, Nodetype, QosDurability
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -48,8 +48,9 @@ class BagMessage:
 class BagReader:
     """A recording. Use it with `with`, or call `close`.
 
-    topics: name -> (type, count). start_ns, end_ns: log time of the first and the last message (0 in an empty
-    recording); duration: seconds between them. Messages of ROS 1 bags look like those of ROS 2.
+    topics: name -> (type, count). latched: topics that late subscribers were offered too (transient local). start_ns, end_ns:
+    log time of the first and the last message (0 in an empty recording); duration: seconds between them. Messages of ROS 1 bags
+    look like those of ROS 2.
 
     Raises BagError, at opening and while reading, that says what is wrong with the recording and how to mend
     it.
@@ -63,6 +64,7 @@ class BagReader:
             connections, ros1=any(isinstance(r, rosbag1.Reader) for r in self._readers)
         )
         self.topics: dict[str, BagTopic] = {}
+        self.latched = frozenset({"/tf_static"} | {c.topic for c in connections if _is_latched(c)})
         for connection in sorted(connections, key=lambda c: c.topic):
             before = self.topics.get(connection.topic)
             count = connection.msgcount + (before.count if before else 0)
@@ -82,6 +84,11 @@ class BagReader:
     def types(self) -> Typestore:
         """Every message type that the recording or dualview defines. It is shared: don't register into it."""
         return self._types
+
+    @property
+    def undefined(self) -> dict[str, str]:
+        """Topic -> type, of those that neither the recording nor dualview defines: their bytes can't be read, nor copied."""
+        return {name: topic.type for name, topic in self.topics.items() if topic.type not in self._types.fielddefs}
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -276,3 +283,8 @@ def _type_layout(kind: Any) -> Any:
     if node == Nodetype.NAME:
         return "name", content
     return int(node), _type_layout(content[0]), content[1]
+
+
+def _is_latched(connection: Connection) -> bool:
+    profiles = getattr(connection.ext, "offered_qos_profiles", None) or ()
+    return bool(profiles) and all(profile.durability == QosDurability.TRANSIENT_LOCAL for profile in profiles)

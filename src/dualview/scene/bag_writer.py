@@ -56,13 +56,21 @@ class BagWriter:
 
     Messages may be written in any order of time; at equal stamps they are read back in the order written, so
     write a pose before the image that needs it. types: those that may be written, if others than dualview's own (a copy of a
-    recording has the recording's: `BagReader.types`).
+    recording has the recording's: `BagReader.types`). keep_incomplete: for what can't be had again, a live recording: an error
+    within the `with` block ends the file like a success, and where it can't be finished, its beginning stays as
+    `NAME.incomplete.mcap`.
     """
 
     def __init__(
-        self, path: str | Path, rig: Rig, overwrite: bool = False, types: Typestore | None = None
+        self,
+        path: str | Path,
+        rig: Rig,
+        overwrite: bool = False,
+        types: Typestore | None = None,
+        keep_incomplete: bool = False,
     ) -> None:
         self.path, self.rig = Path(path), rig
+        self._keep_incomplete = keep_incomplete
         self.counts: Counter[str] = Counter()
         self._types = types or message_typestore()
         self._channels: dict[str, _Channel] = {}
@@ -96,13 +104,15 @@ class BagWriter:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is None or self._keep_incomplete:
             self.close()
         else:
             self.abort()
 
     def close(self) -> None:
-        """Finish the file and give it its name. Raises BagError if that fails; nothing is left then."""
+        """Finish the file and give it its name. Raises BagError if that fails; nothing is left then, or with `keep_incomplete` what was
+        written.
+        """
         if self._file.closed:
             return
         try:
@@ -113,8 +123,20 @@ class BagWriter:
             self._file.close()
             os.replace(self._temporary, self.path)
         except OSError as error:
+            kept = self._incomplete() if self._keep_incomplete else ""
             self.abort()
-            raise BagError(f"{self.path} can't be written: {error}") from error
+            raise BagError(f"{self.path} can't be written: {error}{kept}") from error
+
+    def _incomplete(self) -> str:
+        """Keep what was written under a name that says so; a sentence about it."""
+        path = self.path.with_name(f"{self.path.stem}.incomplete.mcap")
+        with contextlib.suppress(OSError):
+            self._file.close()
+        try:
+            os.replace(self._temporary, path)
+        except OSError:
+            return ""
+        return f". What was recorded until then is in {path}: `mcap recover` makes a whole recording of it"
 
     def abort(self) -> None:
         """Give up: remove what was written."""
@@ -201,13 +223,15 @@ class BagWriter:
             topic, message.__msgtype__, self._types.serialize_cdr(message, message.__msgtype__), stamp_ns
         )
 
-    def write_raw(self, topic: str, type_name: str, cdr: bytes | memoryview, stamp_ns: int) -> None:
+    def write_raw(
+        self, topic: str, type_name: str, cdr: bytes | memoryview, stamp_ns: int, latched: bool = False
+    ) -> None:
         """A message in its wire form (CDR with its four-byte header), as DDS and other recordings carry it.
 
-        type_name: "sensor_msgs/msg/Image" or "sensor_msgs/Image". Raises BagError for a type that isn't
-        known, or if the topic has had another type before.
+        type_name: "sensor_msgs/msg/Image" or "sensor_msgs/Image". latched: players shall offer the topic to late subscribers, as
+        /tf_static always is. Raises BagError for a type that isn't known, or if the topic has had another type before.
         """
-        channel = self._channels.get(topic) or self._add_channel(topic, type_name)
+        channel = self._channels.get(topic) or self._add_channel(topic, type_name, latched or topic == "/tf_static")
         if channel.type != _full_name(type_name):
             raise BagError(f"topic {topic} carries {channel.type} and can't also carry {type_name}")
         try:
@@ -233,16 +257,20 @@ class BagWriter:
             )
         return camera
 
-    def _add_channel(self, topic: str, type_name: str) -> _Channel:
-        name = _full_name(type_name)
-        if name not in self._types.fielddefs:
+    def check_type(self, topic: str, type_name: str) -> None:
+        """Raises BagError for a type that can't be written."""
+        if _full_name(type_name) not in self._types.fielddefs:
             raise BagError(
                 f"the message type {type_name} (topic {topic}) is not known to dualview: it can't be recorded"
             )
+
+    def _add_channel(self, topic: str, type_name: str, latched: bool) -> _Channel:
+        self.check_type(topic, type_name)
+        name = _full_name(type_name)
         if name not in self._schemas:
             definition = self._types.generate_msgdef(name, ros_version=2)[0].encode()
             self._schemas[name] = self._writer.register_schema(name, SchemaEncoding.ROS2, definition)
-        qos = [_qos(latched=topic == "/tf_static")]
+        qos = [_qos(latched)]
         metadata = {
             "offered_qos_profiles": yaml.safe_dump(qos, default_flow_style=False, sort_keys=False).strip(),
             "topic_type_hash": self._types.hash_rihs01(name),

@@ -161,9 +161,13 @@ def decode_at_least(image: EncodedImage, needed: tuple[int, int], expected: tupl
             return simplejpeg.decode_jpeg(image.data, "RGB", True, True, *smallest, 1)
         except ValueError as error:
             raise ImageError(f"the JPEG is broken ({error}): check the camera driver and the link") from error
-    pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR) if len(image.data) else None
+    except cv2.error:
+        pixels = None
     if pixels is None:
-        raise ImageError(f"the compressed image (format '{image.encoding}') can't be decoded: JPEG and PNG are understood")
+        why = "can't be decoded: JPEG and PNG are understood" if len(image.data) else "is empty: check the camera driver"
+        raise ImageError(f"the compressed image (format '{image.encoding}') {why}")
     _check_size(pixels.shape[:2], expected)
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 

@@ -17,7 +17,6 @@ from dualview.scene.rig import Rig
 from dualview.scene.transform_buffer import TransformBuffer
 
 TRACKS_TYPE = "dualview/msg/TrackedObject3DArray"
-_WHOLE_RECORDING_S = 1e9
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class LidarSweep:
 
 def read_transforms(bag: BagReader) -> TransformBuffer:
     """All transforms of a recording, for look-ups at any time in it. Broken ones are left out."""
-    buffer = TransformBuffer(history_s=_WHOLE_RECORDING_S)
+    buffer = TransformBuffer(history_s=None)
     for message in bag.messages(["/tf", "/tf_static"]):
         for transform in message.message.transforms:
             try:

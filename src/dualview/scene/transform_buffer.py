@@ -10,6 +10,9 @@ import numpy as np
 from dualview.errors import TransformError
 from dualview.geometry.rigid import interpolate_rigid
 
+_MANY = 200  # frames, from which on room is made for new ones
+_SILENT_NS = 60_000_000_000
+
 
 @dataclass
 class _Edge:
@@ -25,11 +28,12 @@ class TransformBuffer:
     """Keeps the last seconds of every transform and interpolates between samples (linear and slerp).
 
     It never extrapolates, and it doesn't interpolate over holes longer than `max_hole_s`: a pose that isn't known is an error
-    that names the frames. An edge whose stamps go back by more than a second starts anew, as after a bag loops.
+    that names the frames. An edge whose stamps go back by more than a second starts anew, as after a bag loops, and frames that
+    nobody has moved for a minute make room for new ones. history_s None: everything is kept, in whatever order it comes.
     """
 
-    def __init__(self, history_s: float = 10.0, max_hole_s: float = 1.0) -> None:
-        self._history_ns = round(history_s * 1e9)
+    def __init__(self, history_s: float | None = 10.0, max_hole_s: float = 1.0) -> None:
+        self._history_ns = None if history_s is None else round(history_s * 1e9)
         self._max_hole_ns = round(max_hole_s * 1e9)
         self._edges: dict[str, _Edge] = {}
 
@@ -38,19 +42,31 @@ class TransformBuffer:
         parent, child = parent.lstrip("/"), child.lstrip("/")
         edge = self._edges.get(child)
         if edge is None or edge.parent != parent or edge.static != static:
+            self._make_room(stamp_ns)
             edge = self._edges[child] = _Edge(parent, static)
         if static:
             edge.stamps, edge.samples = [0], {0: parent_from_child}
             return
-        if edge.stamps and stamp_ns < edge.stamps[-1] - 1_000_000_000:
+        history = self._history_ns
+        if history is not None and edge.stamps and stamp_ns < edge.stamps[-1] - 1_000_000_000:
             edge.stamps, edge.samples = [], {}
         if stamp_ns not in edge.samples:
             insort(edge.stamps, stamp_ns)
         edge.samples[stamp_ns] = parent_from_child
-        too_old = bisect_left(edge.stamps, edge.stamps[-1] - self._history_ns)
+        if history is None:
+            return
+        too_old = bisect_left(edge.stamps, edge.stamps[-1] - history)
         for old in edge.stamps[:too_old]:
             del edge.samples[old]
         del edge.stamps[:too_old]
+
+    def _make_room(self, stamp_ns: int) -> None:
+        """Forget moving frames that fell silent: systems that name a frame for each object never stop making new ones."""
+        if self._history_ns is not None and len(self._edges) >= _MANY:
+            oldest = stamp_ns - max(self._history_ns, _SILENT_NS)
+            silent = [child for child, edge in self._edges.items() if not edge.static and not (edge.stamps and edge.stamps[-1] >= oldest)]
+            for child in silent:
+                del self._edges[child]
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> np.ndarray:
         """`target_from_source` [4, 4] (float64) at `stamp_ns`.

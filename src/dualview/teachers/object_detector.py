@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from dualview.errors import ConfigError
+from dualview.errors import ConfigError, ImageError
 from dualview.scene.bag_messages import Annotation2D
 from dualview.scene.bag_reader import BagReader
 from dualview.scene.corruptions.encoded import decode_fully
@@ -71,9 +71,8 @@ def pseudo_labels(
     rule: PseudoLabelRule,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Labels2D, Counter[str]]:
-    """Labels of a recording's images, and how many detections of which of the detector's classes have no place in `class_map`.
-
-    Raises ImageError for an image that can't be decoded, BagError if the recording has none of the cameras.
+    """Labels of a recording's images, and what was passed over: how many detections of which of the detector's classes that have no place
+    in `class_map`, and images that can't be decoded. Raises BagError if the recording has none of the cameras.
     """
     bag.check_rig(rig)
     cameras = {camera.image_topic: camera.name for camera in rig.cameras}
@@ -86,7 +85,11 @@ def pseudo_labels(
         if name in last and image.stamp_ns - last[name] < round(rule.every_s * 1e9) - 1_000_000:
             continue
         last[name] = image.stamp_ns
-        pixels = np.ascontiguousarray(decode_fully(image))
+        try:
+            pixels = np.ascontiguousarray(decode_fully(image))
+        except ImageError:
+            others["images that can't be decoded"] += 1
+            continue
         height, width = pixels.shape[:2]
         kept = []
         for found in detector(pixels, rule.doubt):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import simplejpeg
+from rosbags import rosbag2
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from dualview.cli import main
 from dualview.errors import BagError
@@ -19,7 +24,7 @@ from dualview.scene.calibration import CameraCalibration
 from dualview.scene.corruptions.corruption import Corruption
 from dualview.scene.corruptions.encoded import corrupt_closed, decode_fully
 from dualview.scene.corruptions.recording import corrupt_recording
-from dualview.scene.message_types import message_class
+from dualview.scene.message_types import message_class, message_typestore
 from dualview.scene.messages import image_from_message
 from dualview.scene.offline import iterate_frames
 from dualview.scene.preprocess import ImagePreprocessor
@@ -123,6 +128,28 @@ def test_on_the_fly_and_from_the_copy_are_the_same_pixels(recording: Path, rig: 
         assert (frame.images == read.images).all() and (frame.camera_mask == read.camera_mask).all()
     assert (build(corrupt_closed(first[0], corruption))[0].images != build(first[0])[0].images).any()
     assert not build(corrupt_closed(first[1], corruption))[0].camera_mask[0]  # the broken JPEG
+
+
+def test_topics_that_nobody_defines_are_left_out_and_told(recording: Path, rig: Rig, tmp_path: Path, capsys) -> None:
+    """sqlite3 recordings of old releases hold no definitions."""
+    store = message_typestore()
+    own = get_typestore(Stores.EMPTY)
+    own.register(get_types_from_msg("int32 number", "vendor_msgs/msg/Secret"))
+    writer = rosbag2.Writer(tmp_path / "old", version=8, storage_plugin=StoragePlugin.SQLITE3)
+    with BagReader(recording) as bag, writer:
+        connections = {t: writer.add_connection(t, kind, typestore=store) for t, (kind, _) in bag.topics.items()}
+        secret = writer.add_connection("/secret", "vendor_msgs/msg/Secret", typestore=own)
+        writer.write(secret, START, b"\x00\x01\x00\x00\x07\x00\x00\x00")
+        for m in bag.messages(raw=True):
+            writer.write(connections[m.topic], m.log_time_ns, m.message)
+    with contextlib.closing(sqlite3.connect(next((tmp_path / "old").glob("*.db3")))) as table, table:
+        table.execute("DELETE FROM message_definitions")
+    rig_file, copy = tmp_path / "three.yaml", tmp_path / "fog.mcap"
+    rig_file.write_text(RIG_FILE)
+    assert main(["corrupt", str(tmp_path / "old"), "--rig", str(rig_file), "--corruption", "fog", "--out", str(copy)]) == 0
+    assert "left out: /secret, whose type vendor_msgs/msg/Secret" in capsys.readouterr().err
+    with BagReader(copy) as bag, BagReader(recording) as whole:
+        assert bag.topics == whole.topics
 
 
 def test_a_copy_never_takes_the_place_of_its_source(recording: Path, rig: Rig, tmp_path: Path):

@@ -1,19 +1,25 @@
 """Depth maps on disk, and how relative depth becomes metres."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 
 from dualview.errors import BagError, ConfigError, ImageError
 from dualview.geometry.boxes import Boxes3D
+from dualview.scene.bag_reader import BagReader
+from dualview.scene.bag_writer import BagWriter
 from dualview.scene.calibration import CameraCalibration
 from dualview.scene.depth_labels.depth_map import DepthMap, read_depth, write_depth
+from dualview.scene.depth_labels.job import DepthRequest, label_depth
 from dualview.scene.depth_labels.metric import InverseFit, fit_images, fit_inverse
 from dualview.scene.depth_labels.metric_pairs import BoxesAt, box_pairs, ground_pairs, lidar_pairs
 from dualview.scene.depth_labels.store import DepthSource, DepthStore, depth_folder
 from dualview.scene.labels_2d.recorded_images import ImageStamp
+from dualview.scene.rig import rig_from_dict
 
 SIZE = (180, 320)
 CALIBRATION = CameraCalibration(320, 180, np.array([[250.0, 0, 159.5], [0, 250.0, 89.5], [0, 0, 1]]))
@@ -189,3 +195,21 @@ def test_store_goes_on_but_not_with_something_else(tmp_path: Path) -> None:
     assert np.isnan(DepthStore(folder).box_depth("front", 7, np.zeros((2, 4)), SIZE, "ground")).all()
     with pytest.raises(BagError, match="run dualview label-depth"):
         DepthStore(tmp_path / "nothing").about()
+
+
+def test_an_image_that_cannot_be_decoded_gets_no_map_and_the_others_do(tmp_path: Path) -> None:
+    rig = rig_from_dict({"cameras": [{"name": "front", "image_topic": "/front/image/compressed"}]}, "one", "one")
+    jpeg = simplejpeg.encode_jpeg(np.zeros((48, 80, 3), np.uint8))
+    with BagWriter(tmp_path / "a.mcap", rig) as bag:
+        for stamp in range(6):
+            bag.image("front", stamp + 10**18, jpeg[:30] if stamp == 3 else jpeg)
+
+    def depth(requests: Sequence[DepthRequest]) -> list[DepthMap]:
+        return [DepthMap(np.ones(request.pixels.shape[:2], np.float32), "inverse") for request in requests]
+
+    store = DepthStore.create(tmp_path / "maps", DepthSource("x", "inverse", "by hand", 40))
+    for made, kept in ((5, 0), (0, 5)):
+        with BagReader(tmp_path / "a.mcap") as bag:
+            count = label_depth(bag, rig, store, depth, 40, batch=4)
+        assert (count.made, count.kept, len(count.broken)) == (made, kept, 1)
+        assert count.broken[0].startswith("front at 1000000000000000003: the compressed image")

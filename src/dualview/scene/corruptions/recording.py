@@ -29,7 +29,9 @@ def corrupt_recording(
 ) -> int:
     """Write a copy of a recording in which the images of the rig's cameras are corrupted; returns how many there are.
 
-    All other messages keep their bytes; stamps, log times and order stay. `progress` is told the number of images done.
+    All other messages keep their bytes; stamps, log times and order stay. Topics whose type nobody defines are left out
+    (`BagReader.undefined`). `progress` is told the number of images done.
+
     Raises BagError if the recording has none of the rig's cameras, if it can't be read, or if `target` can't be written.
     """
     if Path(target).exists() and Path(target).resolve() == Path(source).resolve():
@@ -39,14 +41,14 @@ def corrupt_recording(
     with BagReader(source) as bag:
         bag.check_rig(rig)
         with BagWriter(target, rig, overwrite, bag.types) as out:
-            for record in bag.messages(raw=True):
+            for record in bag.messages(bag.topics.keys() - bag.undefined.keys(), raw=True):
                 number, data = numbers.get(record.topic), record.message
                 if number is not None:
                     message = types.deserialize_cdr(data, record.type)
                     image = corrupt_encoded(image_from_message(message), corruption, number, len(rig.cameras))
                     data = types.serialize_cdr(_image_message(message, image), record.type)
                     done += 1
-                out.write_raw(record.topic, record.type, data, record.log_time_ns)
+                out.write_raw(record.topic, record.type, data, record.log_time_ns, record.topic in bag.latched)
                 if number is not None and progress:
                     progress(done)
     return done

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from dualview.errors import ImageError
 from dualview.scene.bag_reader import BagReader
 from dualview.scene.corruptions.encoded import decode_fully
 from dualview.scene.depth_labels.depth_map import DepthMap
@@ -44,10 +45,11 @@ class DepthEstimator(Protocol):
 
 @dataclass(frozen=True)
 class DepthCount:
-    """Images whose map was made now, and those whose map was there already."""
+    """Images whose map was made now, those whose map was there already, and those that can't be decoded (a sentence each)."""
 
     made: int
     kept: int
+    broken: tuple[str, ...] = ()
 
 
 def label_depth(
@@ -61,20 +63,31 @@ def label_depth(
     progress: Callable[[int], None] | None = None,
 ) -> DepthCount:
     """Make the maps that aren't there yet. every_s: at most one image of each camera in so many seconds (0 = all). `progress` is told the
-    number of images done. Raises BagError if the recording has none of the rig's cameras, ImageError for an image that can't be decoded.
+    number of images done; those that can't be decoded get no map. Raises BagError if the recording has none of the rig's cameras.
     """
     bag.check_rig(rig)
     made = kept = 0
     waiting: list[DepthRequest] = []
+    broken: list[str] = []
 
-    def work() -> None:
+    def make(requests: list[DepthRequest]) -> None:
         nonlocal made
-        for request, depth in zip(waiting, estimator(waiting) if waiting else [], strict=True):
+        for request, depth in zip(requests, estimator(requests) if requests else [], strict=True):
             store.write(request.camera, request.stamp_ns, depth.resized(width))
             made += 1
+
+    def work() -> None:
+        try:
+            make(waiting)
+        except ImageError:  # of one of them
+            for request in waiting:
+                try:
+                    make([request])
+                except ImageError as error:
+                    broken.append(f"{request.camera} at {request.stamp_ns}: {error}")
         waiting.clear()
         if progress:
-            progress(made + kept)
+            progress(made + kept + len(broken))
 
     for request in wanted_images(bag, rig, every_s):
         if store.has(request.camera, request.stamp_ns):
@@ -84,7 +97,7 @@ def label_depth(
         if len(waiting) >= batch:
             work()
     work()
-    return DepthCount(made, kept)
+    return DepthCount(made, kept, tuple(broken))
 
 
 def wanted_images(bag: BagReader, rig: Rig, every_s: float) -> Iterator[DepthRequest]:

@@ -29,7 +29,8 @@ def attach_labels_2d(
     overwrite: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Write a copy of a recording with these 2D labels; all other messages keep bytes and log times. Returns the number of labelled images.
+    """Write a copy of a recording with these 2D labels; all other messages keep bytes and log times (topics whose type nobody
+    defines are left out: `BagReader.undefined`). Returns the number of labelled images.
 
     2D labels that the recording has already are left out. Labels are logged at the log time of their image. `progress` is told the number
     of messages done. The copy appears when it is complete. Raises BagError if labels are for images that the recording doesn't have, or if
@@ -54,9 +55,11 @@ def attach_labels_2d(
             )
         with BagWriter(target, rig, overwrite, bag.types) as out:
             for number, message in enumerate(
-                bag.messages([t for t in bag.topics if t not in replaced], raw=True)
+                bag.messages([t for t in bag.topics if t not in replaced and t not in bag.undefined], raw=True)
             ):
-                out.write_raw(message.topic, message.type, message.message, message.log_time_ns)
+                out.write_raw(
+                    message.topic, message.type, message.message, message.log_time_ns, message.topic in bag.latched
+                )
                 if progress:
                     progress(number + 1)
             for log_time, camera, stamp, found in wanted:
