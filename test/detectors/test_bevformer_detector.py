@@ -164,6 +164,15 @@ def test_rigs_that_cannot_be_served_are_refused() -> None:
     detector = detector_of(config)
     with pytest.raises(ConfigError, match="has 3 cameras, small-bevformer learned 2"):
         detector.step(surround_frame(config), detector.initial_state())
+    in_order = replace(config, camera_names=("a", "b", "c"), network=replace(config.network, camera_count=3))
+    ordered = detector_of(in_order)
+    for names, served in ((("a", "b", "c"), True), (("x", "y", "z"), True), (("b", "a", "c"), False)):
+        frame = replace(surround_frame(config), camera_names=names)
+        if served:
+            ordered.step(frame, ordered.initial_state())
+        else:
+            with pytest.raises(ConfigError, match="tells its cameras apart by their order, which is a, b, c"):
+                ordered.step(frame, ordered.initial_state())
     with pytest.raises(ConfigError, match="works at 60x90"):
         detector.step(
             surround_frame(replace(config, image_size=(64, 96)), cameras=2), detector.initial_state()

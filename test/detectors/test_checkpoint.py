@@ -236,6 +236,11 @@ def test_half_precision_is_half_the_size_and_the_same_detector(saved, tmp_path, 
     stored, full = load_file(half), load_file(saved)
     assert set(stored) == set(full)
     assert {stored[k].dtype for k in full if full[k].dim() >= 2 and full[k].numel() >= 8192} == {torch.float16}
+    many = {**full, "decoder.initial_anchors": torch.full((900, 11), 50.003)}  # as many as the published detector has
+    save_file(many, tmp_path / "many.safetensors", checkpoint.read_metadata(saved))
+    checkpoint.export_half(tmp_path / "many.safetensors", tmp_path / "few.safetensors")
+    kept = load_file(tmp_path / "few.safetensors")["decoder.initial_anchors"]
+    assert torch.equal(kept, many["decoder.initial_anchors"]), "anchors are places"
     small = [k for k in full if full[k].dim() < 2 or full[k].numel() < 8192]
     assert all(torch.equal(stored[k], full[k]) for k in small)
     assert checkpoint.read_metadata(half) == checkpoint.read_metadata(saved)

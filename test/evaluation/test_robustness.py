@@ -259,6 +259,18 @@ def test_labels_are_read_once_for_all_corruptions(labelled, tmp_path: Path, monk
     assert reads == [str(bag)]
 
 
+def test_a_detector_may_be_given_fewer_frames(labelled, tmp_path: Path, capsys) -> None:
+    bag, rig_file, weights = labelled
+    options = ["--rig", str(rig_file), "--weights", str(weights), "--device", "cpu", "--pictures", "0", "--report", str(tmp_path)]
+    frames = []
+    for rate in ("100", "5"):  # the recording's is 10
+        assert main(["evaluate", str(bag), *options, "--max-rate", rate]) == 0
+        frames.append(json.loads((tmp_path / "metrics.json").read_text())["frames"])
+    assert frames == [5, 3]
+    assert main(["evaluate", str(bag), *options, "--max-rate", "0"]) == 1
+    assert "--max-rate 0: frames a second, more than 0" in capsys.readouterr().err
+
+
 def test_a_detector_that_sees_no_images_is_not_corrupted(labelled, tmp_path: Path, capsys) -> None:
     bag, rig_file, _ = labelled
     weights = tmp_path / "lidar.safetensors"

@@ -1,7 +1,9 @@
 """Depth network: the camera's numbers, the light form, and independence of images from each other."""
 
+import pytest
 import torch
 
+from dualview.networks.bevdet_depth_net import BevDetDepthNet
 from dualview.networks.depth_net import CAMERA_NUMBERS, DepthNet, camera_vector
 
 
@@ -40,3 +42,33 @@ def test_all_parameters_learn():
     prediction = net(torch.randn(4, 8, 4, 6), torch.randn(4, CAMERA_NUMBERS))
     (prediction.logits.square().mean() + prediction.context.square().mean()).backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+@pytest.mark.parametrize("kind", [DepthNet, BevDetDepthNet])
+def test_half_precision_learns_the_same_statistics_of_cameras(kind):
+    """Focal lengths that all cameras share and that half precision can't hold, as of a rig of equal cameras."""
+    torch.manual_seed(0)
+    net = kind(8, 8, 6, 4)
+    features, camera = torch.randn(6, 8, 4, 6), torch.randn(6, CAMERA_NUMBERS)
+    camera[:, 0] = camera[:, 1] = 457.3
+    with torch.autocast("cpu", torch.bfloat16):
+        for _ in range(60):
+            net(features, camera)
+    net.eval()
+    whole = net(features, camera).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        half = net(features, camera).logits
+    torch.testing.assert_close(half.float(), whole, atol=0.05, rtol=0.05)
+    norm = net.camera_norm if kind is DepthNet else net.gate[0]
+    focal = norm.running_mean[0]
+    assert abs(float(focal) - 457.3) < 1.0  # 0.9 ** 60 of where it began is left
+
+
+@pytest.mark.parametrize("kind", [DepthNet, BevDetDepthNet])
+def test_one_image_teaches(kind):
+    """A vehicle with one camera and a batch of one."""
+    net = kind(8, 8, 6, 4)
+    prediction = net(torch.randn(1, 8, 4, 6), torch.randn(1, CAMERA_NUMBERS))
+    (prediction.logits.square().mean() + prediction.context.square().mean()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+    assert all(b.isfinite().all() for b in net.buffers())

@@ -82,3 +82,17 @@ def test_modulation_weighs_what_each_tap_reads():
     )
     with pytest.raises(ValueError, match="modulation must be"):
         deformable_convolution(features, offsets, weight, padding=1, groups=2, modulation=modulation)
+
+
+def test_half_precision_rounds_no_places():
+    """Far from the left border bfloat16 knows half pixels only."""
+    features = torch.arange(100.0).expand(1, 1, 3, 100).contiguous()  # each pixel says its column
+    offsets = torch.zeros(1, 2, 3, 100, dtype=torch.bfloat16)
+    offsets[:, 1] = 0.125
+    weight = torch.ones(1, 1, 1, 1)
+    moved = deformable_convolution(features, offsets, weight)
+    torch.testing.assert_close(moved[..., 1:-1], features[..., 1:-1] + 0.125, atol=1e-3, rtol=0)
+    ramp = (features / 100).bfloat16()
+    half = deformable_convolution(ramp, offsets, weight.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float()[..., 1:-1], moved[..., 1:-1] / 100, atol=0.004, rtol=0)

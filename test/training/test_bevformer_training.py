@@ -81,4 +81,5 @@ def test_it_learns_and_walks_a_recording(
     )
     found = detect(drives / "drive0.mcap", load_rig(str(small_rig)), TrackingSession(detector))
     assert len(found.predictions) >= 20 and not found.dropped
+    assert detector.config.camera_names == load_rig(str(small_rig)).camera_names
     assert all(len(p.boxes) == 10 and (p.boxes.track_id >= 0).all() for p in found.predictions)

@@ -58,6 +58,19 @@ def test_frames_between_keyframes_get_boxes_in_between(summaries) -> None:
         assert torch.allclose(labelled.boxes.velocity, expected.velocity, atol=1e-3)
 
 
+def test_a_missing_camera_has_its_own_calibration(summaries, tmp_path) -> None:
+    folder = shutil.copytree(summaries[0].folder, tmp_path / "drive")
+    with np.load(folder / "drive.npz") as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    wanted = arrays["intrinsics"][3].copy(), arrays["ego_from_camera"][3].copy()
+    arrays["camera_mask"][3, 1] = False  # as the frame assembler leaves it
+    arrays["intrinsics"][3, 1], arrays["ego_from_camera"][3, 1] = np.eye(3), np.eye(4)
+    np.savez(folder / "drive.npz", **arrays)
+    frame = Drive(folder).frame(3).frame
+    assert frame.camera_mask.tolist()[1] is False
+    assert np.allclose(frame.intrinsics, wanted[0]) and np.allclose(frame.ego_from_camera, wanted[1])
+
+
 def test_lidar_depth_lies_on_the_boxes(summaries) -> None:
     labelled = Drive(summaries[0].folder).frame(6)
     points = labelled.depth_points

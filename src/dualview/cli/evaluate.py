@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dualview.evaluation.run import Labels
     from dualview.scene.rig import Rig
 
+_SLACK = 0.9  # of the interval, for jitter of the exposures, as in training
 HELP = "score a detector, or a node's recorded tracks, against the labels of recordings"
 
 
@@ -54,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protocol", default="nuscenes", help="nuscenes, waymo, argoverse2, or a YAML file with other classes and ranges"
     )
+    parser.add_argument("--max-rate", type=float, metavar="HZ",
+                        help="give the detector at most so many frames a second, as it learned from (default: the rig file's)")  # fmt: skip
     parser.add_argument("--keyframe-interval", type=float, metavar="S",
                         help="score keyframes at least so far apart, s (nuScenes: 0.5; default: all)")  # fmt: skip
     parser.add_argument("--pictures", type=int, default=3, metavar="N",
@@ -84,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{len(arguments.tracks)} --tracks for {len(arguments.bags)} recordings: give one for each, in the same order"
         )
     _check_named_once(arguments.bags)
-    rig = fitting_rig(arguments.bags[0], arguments.rig)
+    rig = _at_rate(fitting_rig(arguments.bags[0], arguments.rig), arguments.max_rate)
     names = list(unique_names(arguments.bags))
     labels = [read_labels(path, rig, protocol) for path in arguments.bags]
     _tell_unlabelled(arguments.bags, labels, rig)
@@ -123,6 +127,19 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{name:>28}  {value}")
     print(f"weights: {'; '.join(metrics['weights'])}\nreport: {page}")
     return 0
+
+
+def _at_rate(rig: Rig, rate: float | None) -> Rig:
+    """The rig with frames at most `rate` a second. Raises ConfigError for a rate that isn't one."""
+    from dataclasses import replace
+
+    from dualview.errors import ConfigError
+
+    if rate is None:
+        return rig
+    if not 0 < rate < math.inf:
+        raise ConfigError(f"--max-rate {rate:g}: frames a second, more than 0")
+    return replace(rig, assembler={**rig.assembler, "min_interval": _SLACK / rate})
 
 
 def _check_named_once(paths: Sequence[str]) -> None:

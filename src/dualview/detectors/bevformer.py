@@ -180,6 +180,12 @@ class BevFormer(Detector):
                 f"the frame has {len(frame.images)} cameras, {self.config.name} learned {most}: leave cameras out of the rig "
                 "file, or train a detector with network.camera_count null"
             )
+        learned, given = self.config.camera_names[: len(frame.images)], frame.camera_names
+        if most is not None and given and given != learned and set(given) <= set(self.config.camera_names):
+            raise ConfigError(
+                f"{self.config.name} tells its cameras apart by their order, which is {', '.join(self.config.camera_names)}: list those of "
+                "the rig file so, without a gap"
+            )
 
     def _tracks(self, decoder: DecoderOutput, frame: SurroundFrame, tracks: Tracks) -> tuple[Tracked, Tracks]:
         """Reported boxes of a batch of one with their ids: ego frame, best score first, on the CPU."""

@@ -204,7 +204,8 @@ def export_half(
     halved, largest = {}, 0.0
     for name, value in weights.items():
         halved[name] = value
-        if value.dtype != torch.float32 or value.dim() < 2 or value.numel() < _LARGE:
+        small = value.dim() < 2 or value.numel() < _LARGE or name.endswith("initial_anchors")
+        if value.dtype != torch.float32 or small:
             continue
         half = value.half()
         if not bool(half.isfinite().all()):

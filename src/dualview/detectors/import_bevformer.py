@@ -14,6 +14,7 @@ from dualview.detectors.bevformer_config import BevFormerDetectorConfig
 from dualview.detectors.bevformer_presets import bevformer_tiny
 from dualview.detectors.import_sparse4d import LIDAR_TOP_FROM_EGO, ImportReport, image_encoder_name
 from dualview.errors import WeightsError
+from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bevformer_config import BevFormerQuirks
 
 _ATTENTION = {
@@ -135,7 +136,8 @@ def network_weights(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def published_config() -> BevFormerDetectorConfig:
     """The detector that the published checkpoint is, with the behaviour that its weights were trained with."""
     config = bevformer_tiny()
-    network = replace(config.network, quirks=BevFormerQuirks.reference_compatible())
+    grid = BevGrid.centered(51.2, 2.048)  # in the LiDAR's frame
+    network = replace(config.network, grid=grid, quirks=BevFormerQuirks.reference_compatible())
     return replace(config, network=network, working_from_ego=LIDAR_TOP_FROM_EGO)
 
 

@@ -98,11 +98,12 @@ def recall_maps(
     world_from_working: Tensor,
     grid: BevGrid,
     config: BevHistoryConfig,
+    corner_aligned: bool = False,
 ) -> Tensor:
     """Earlier maps on the grid of the present, [B, T, C, Y, X], the latest first, without gradient.
 
     present [B, C, Y, X] at stamps [B] (float64 s) and world_from_working [B, 4, 4] (float64). Where nothing is
-    remembered the present map stands in, as in BEVNeXt's first frames: nothing has moved, then.
+    remembered the present map stands in, as in BEVNeXt's first frames: nothing has moved, then. corner_aligned: see `warp_bev`.
 
     Raises ValueError if the batch isn't the remembered one.
     """
@@ -116,7 +117,7 @@ def recall_maps(
     if config.kept_per_interval > 1:
         sample = torch.arange(len(chosen), device=chosen.device).unsqueeze(1)
         maps, remembered_from_present = maps[sample, chosen], remembered_from_present[sample, chosen]
-    warped = warp_bev(maps.flatten(0, 1), planar(remembered_from_present).flatten(0, 1), grid)
+    warped = warp_bev(maps.flatten(0, 1), planar(remembered_from_present).flatten(0, 1), grid, corner_aligned)
     return torch.where(usable[..., None, None, None], warped.unflatten(0, usable.shape).to(present.dtype), present)
 
 

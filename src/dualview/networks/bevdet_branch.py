@@ -161,7 +161,8 @@ class BevDetBranch(nn.Module):
         config = self.config.history
         if config is None:
             return present, None
-        earlier = recall_maps(history, present, stamps, world_from_working, self.config.grid, config)
+        grid, corners = self.config.grid, self.config.corner_aligned
+        earlier = recall_maps(history, present, stamps, world_from_working, grid, config, corners)
         parts = [present, earlier.flatten(1, 2)]
         if self.config.interval_channel:
             elapsed = elapsed_seconds(history, stamps, config).to(present.dtype)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dualview.networks.bev_encoder import BevStages
 from dualview.networks.depth_net import DeformableConvolution, DepthPrediction
+from dualview.networks.weighted_norm import norm_rows
 
 CAMERA_MATRIX_NUMBERS = 33
 
@@ -65,6 +66,8 @@ class BevDetDepthNet(nn.Module):
 
     def forward(self, features: Tensor, camera: Tensor) -> DepthPrediction:
         """features [M, in_channels, H, W] of M images, camera [M, 27] from `camera_vector`."""
-        gate = self.gate(camera_matrices(camera).to(features.dtype))
+        with torch.autocast(camera.device.type, enabled=False):  # as in `DepthNet`
+            numbers = norm_rows(camera_matrices(camera).to(self.depth_output.weight.dtype), self.gate[0])
+        gate = self.gate[1:](numbers.to(features.dtype))
         (depth,) = self.depth_blocks(self.reduce(features) * gate[..., None, None])
         return DepthPrediction(self.depth_output(self.deformable(depth)), self.context_output(features))

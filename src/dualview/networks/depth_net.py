@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dualview.networks.bev_encoder import ResidualBlock
+from dualview.networks.weighted_norm import norm_rows
 from dualview.ops.deformable_convolution import deformable_convolution
 
 CAMERA_NUMBERS = 27
@@ -104,7 +105,8 @@ class PooledContext(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[M, C, H, W] -> [M, C, H, W]."""
-        mean = self.mean(features).expand(-1, -1, *features.shape[-2:])
+        pool, convolution, norm, activation = self.mean
+        mean = activation(norm_rows(convolution(pool(features)), norm)).expand(-1, -1, *features.shape[-2:])
         return self.mix(torch.cat([*(branch(features) for branch in self.branches), mean], 1))
 
 
@@ -188,7 +190,10 @@ class DepthNet(nn.Module):
     def forward(self, features: Tensor, camera: Tensor) -> DepthPrediction:
         """features [M, in_channels, H, W] of M images, camera [M, 27] from `camera_vector`."""
         features = self.reduce(features)
-        camera = self.camera_norm(camera.to(features.dtype))
+        # Numbers in the hundreds, of which many are the same in all images: rounded, they would be another camera's.
+        with torch.autocast(camera.device.type, enabled=False):
+            camera = norm_rows(camera.to(self.camera_norm.weight.dtype), self.camera_norm)
+        camera = camera.to(features.dtype)
         context = self.context_output(self.context_deformable(self.context_gate(features, camera)))
         depth = self.depth_blocks(self.depth_gate(features, camera))
         logits = self.depth_output(self.deformable(self.pooled_context(depth)))

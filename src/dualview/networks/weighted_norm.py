@@ -12,7 +12,7 @@ def weighted_norm(rows: Tensor, weight: Tensor, norm: nn.Module) -> Tensor:
     """A batch norm of rows [R, C], each of which stands for weight [R] equal ones; in training it learns the statistics of all of
     them, a synchronised norm those of all processes. One row is enough, and a process may come with none.
     """
-    assert isinstance(norm, (nn.BatchNorm1d, nn.SyncBatchNorm)) and norm.momentum is not None
+    assert isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)) and norm.momentum is not None
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None and variance is not None
     rows = rows.to(norm.weight.dtype)  # under autocast they are shorter
@@ -30,6 +30,17 @@ def weighted_norm(rows: Tensor, weight: Tensor, norm: nn.Module) -> Tensor:
         mean, variance = batch_mean, batch_variance
     scale = norm.weight * (variance + norm.eps).rsqrt()
     return rows * scale + (norm.bias - mean * scale)
+
+
+def norm_rows(rows: Tensor, norm: nn.Module) -> Tensor:
+    """A batch norm of rows [R, C] or [R, C, 1, 1] that a single one doesn't stop in training, where torch's refuses it unless it is
+    synchronised.
+    """
+    alone = not (isinstance(norm, nn.SyncBatchNorm) and torch.distributed.is_available() and torch.distributed.is_initialized())
+    if norm.training and len(rows) == 1 and alone:
+        return weighted_norm(rows.flatten(1), rows.new_ones(1), norm).to(rows.dtype).view_as(rows)
+    normed: Tensor = norm(rows)
+    return normed
 
 
 def _everywhere(value: Tensor, norm: nn.Module) -> Tensor:

@@ -47,7 +47,8 @@ def aggregate_dense(features: Sequence[Tensor], locations: Tensor, weights: Tens
     for level, level_weights in zip(features, weights, strict=True):
         sampled = F.grid_sample(level.flatten(0, 1).to(dtype), grid, align_corners=False)  # [B V, C, N, K]
         sampled = sampled.unflatten(1, (groups, -1))
-        total = total + torch.einsum("bgcnk,bgnk->bgcn", sampled, level_weights)
+        with torch.autocast(sampled.device.type, enabled=False):  # which would sum in half precision
+            total = total + torch.einsum("bgcnk,bgnk->bgcn", sampled, level_weights)
     total = total.view(batch, cameras, channels, instances).sum(1)
     return total.transpose(1, 2).to(features[0].dtype)
 

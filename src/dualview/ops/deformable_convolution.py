@@ -49,8 +49,12 @@ def deformable_convolution(
             f"modulation must be {[count, taps, out_height, out_width]}, got {list(modulation.shape)}"
         )
 
+    # Places are never rounded below float32: half precision knows no quarter of a pixel beyond the 32nd.
+    exact = torch.promote_types(offsets.dtype, torch.float32)
+    offsets = offsets.to(exact)
+
     def count_to(stop: int) -> Tensor:
-        return torch.arange(stop, device=features.device, dtype=offsets.dtype)
+        return torch.arange(stop, device=features.device, dtype=exact)
 
     tap_y, tap_x = torch.meshgrid(
         count_to(kernel_height) * dilation, count_to(kernel_width) * dilation, indexing="ij"
@@ -63,12 +67,12 @@ def deformable_convolution(
         [(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1
     )  # pixel centres, align_corners=False
     samples = functional.grid_sample(
-        features,
-        grid.flatten(1, 2).to(features.dtype),
+        features.to(exact),
+        grid.flatten(1, 2),
         mode="bilinear",
         padding_mode="zeros",
         align_corners=False,
-    )  # [M, C, taps * H_out, W_out]
+    ).to(features.dtype)  # [M, C, taps * H_out, W_out]
     if modulation is not None:
         samples = samples * modulation.reshape(count, 1, taps * out_height, out_width)
     samples = samples.view(count, groups, group_channels * taps, out_height * out_width)

@@ -75,6 +75,7 @@ class Drive:
             self.info: dict[str, Any] = json.loads((folder / "drive.json").read_text())
             with np.load(folder / "drive.npz") as arrays:
                 self._arrays = {name: arrays[name] for name in arrays.files}
+            _fill_calibrations(self._arrays)
             count = len(self._arrays["stamps"])
             height, width = self.info["image_size"]
             shape = (count, self.info["cameras"], height, width, 3)
@@ -153,6 +154,19 @@ def boxes_that_count(num_lidar_points: Tensor, visibility: Tensor, min_lidar_poi
     """bool [M]: boxes with enough LiDAR points; where points weren't counted, those not known to be hidden."""
     counted = num_lidar_points >= 0
     return (counted & (num_lidar_points >= min_lidar_points)) | (~counted & ~(visibility <= 0))
+
+
+def _fill_calibrations(arrays: dict[str, np.ndarray]) -> None:
+    """Give cameras that are missing in a frame the calibration of their nearest frame, in the place of none: networks take statistics
+    over the numbers of all cameras.
+    """
+    mask = arrays["camera_mask"]
+    frames = np.arange(len(mask))
+    for camera in np.flatnonzero(~mask.all(0) & mask.any(0)):
+        known = np.flatnonzero(mask[:, camera])
+        nearest = known[np.abs(known[None] - frames[:, None]).argmin(1)]
+        for name in ("intrinsics", "ego_from_camera"):
+            arrays[name][:, camera] = arrays[name][nearest, camera]
 
 
 class DriveCache:

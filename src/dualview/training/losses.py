@@ -12,6 +12,7 @@ from torch import Tensor
 from dualview.detectors.bevformer_config import BevFormerDetectorConfig
 from dualview.detectors.detector import Settings
 from dualview.detectors.prediction import Prediction
+from dualview.networks.reference_quirks import ReferenceQuirks
 from dualview.supervision.center_targets import CenterLossConfig, center_losses, center_targets
 from dualview.supervision.denoising import DenoisingTargets
 from dualview.supervision.depth_loss import dense_depth_loss, depth_distribution_loss, depth_target
@@ -50,9 +51,14 @@ class LossPlan:
         names = detector.class_names
         cones = {names.index("traffic_cone"): _WITHOUT_HEADING} if "traffic_cone" in names else {}
         barriers = tuple(names.index(name) for name in _WITHOUT_FRONT if name in names)
-        matching = MatchingConfig(class_dimension_weights=cones if settings.cones_without_heading else {})
+        quirks = ReferenceQuirks() if detector.decoder is None else detector.decoder.quirks
+        matching = MatchingConfig(
+            class_dimension_weights=cones if settings.cones_without_heading else {},
+            unmatchable_nan_boxes=quirks.unmatchable_nan_boxes,
+        )
         detection = DetectionLossConfig(
             matching=matching,
+            attached_centerness_target=quirks.attached_centerness_target,
             class_threshold=settings.box_threshold,
             reversible_classes=barriers if settings.reversible_barriers else (),
         )

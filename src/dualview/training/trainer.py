@@ -19,12 +19,14 @@ from dualview.detectors.checkpoint import (
     build_detector,
     find_checkpoint,
     load_weights,
+    overridden,
     read_tensors,
     resolve_precision,
 )
 from dualview.detectors.detector import Detector, Settings
 from dualview.detectors.neck_weights import load_neck_weights
 from dualview.errors import ConfigError
+from dualview.scene.rig import load_rig
 from dualview.training.anchors import clustered_anchors, load_anchors
 from dualview.training.callbacks import LAST, WEIGHTS, Checkpoints, LossLog
 from dualview.training.data_module import StreamingData
@@ -77,7 +79,7 @@ def train(
 def _train(
     recipe: Recipe, folder: Path, resume: bool, tell: Callable[[str], None], callbacks: tuple[Any, ...], progress_bar: bool
 ) -> TrainingResult:
-    config = recipe.detector_config()
+    config = overridden(recipe.detector_config(), {"camera_names": list(load_rig(_rig_of(recipe)).camera_names)})
     objectives = build_objectives(recipe, config, tell)
     needs = joined_needs(objectives, config)
     drives = training_drives(recipe, config, tell, needs.lidar is not None)
@@ -117,6 +119,12 @@ def _train(
             f"stopped after {trainer.global_step} of {recipe.steps} steps, all kept in {folder}: go on with --resume", stop.number
         )
     return TrainingResult(folder / WEIGHTS, trainer.global_step, module.last_losses)
+
+
+def _rig_of(recipe: Recipe) -> str:
+    """The rig whose cameras a detector learns from, in whose order some tell them apart."""
+    labels = recipe.labels_2d
+    return recipe.data.rig if recipe.data.train or labels is None else labels.rig or recipe.data.rig
 
 
 def _emulates_bfloat16(accelerator: str) -> bool:
