@@ -72,17 +72,6 @@ def test_kill_and_resume_give_the_same_losses_and_weights(small_recipe, tmp_path
     same_runs(tmp_path / "whole", killed, 14)
 
 
-def test_two_processes_go_on_exactly_too(small_recipe, tmp_path) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    content = {**small_recipe, "steps": 12, "batch_size": 1, "devices": 2, "checkpoint_every": 3}
-    recipe.write_text(yaml.safe_dump(content))
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(recipe, whole), env=environment(), check=True, timeout=240)
-    assert 4 <= killed_half_way(recipe, killed) < 12
-    subprocess.run(command(recipe, killed, "--resume"), env=environment(), check=True, timeout=240)
-    same_runs(whole, killed, 12)
-
-
 def test_a_run_is_neither_overwritten_nor_continued_as_another(small_recipe, tmp_path) -> None:
     recipe = recipe_from_dict({**small_recipe, "steps": 1, "checkpoint_every": 1})
     folder = tmp_path / "run"

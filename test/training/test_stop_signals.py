@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from dualview.training.stop_signals import StopOnSignal, TrainingStoppedError
 from dualview.training.study_progress import logged_step
 from dualview.training.trainer import train
 
+USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
 
 class Signal(lightning().Callback):
     """Sends this process a signal when a batch begins."""
@@ -28,6 +31,15 @@ class Signal(lightning().Callback):
     def on_train_batch_start(self, trainer, module, *unused) -> None:
         if module.batches_seen == self.batch:
             signal.raise_signal(self.number)
+
+
+@pytest.fixture(autouse=True)
+def usual_signals() -> Iterator[None]:
+    """Not those of a process in the background, which ignores SIGINT."""
+    before = [(number, signal.signal(number, usual)) for number, usual in USUAL.items()]
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
 
 
 def kept_step(folder: Path) -> int:
@@ -86,13 +98,16 @@ def test_a_signal_to_the_group_reaches_loaders_and_the_reader_of_the_output_too(
     assert kept_step(folder) == len(rows(folder)) < 400
 
 
-def test_two_processes_stop_at_the_same_step(small_recipe, tmp_path) -> None:
-    content = {**small_recipe, "steps": 400, "batch_size": 1, "devices": 2}
-    recipe, folder = tmp_path / "recipe.yaml", tmp_path / "run"
+def test_two_processes_stop_at_the_same_step_and_go_on_exactly(small_recipe, tmp_path) -> None:
+    content = {**small_recipe, "steps": 20, "batch_size": 1, "devices": 2}
+    recipe, folder, whole = tmp_path / "recipe.yaml", tmp_path / "run", tmp_path / "whole"
     recipe.write_text(yaml.safe_dump(content))
     done = stopped_half_way(command(recipe, folder), [folder], signal.SIGTERM, group=False)  # the first one alone is told
     assert done.returncode == 143 and "Traceback" not in done.stdout, done.stdout
-    assert kept_step(folder) == len(rows(folder)) < 400
+    assert kept_step(folder) == len(rows(folder)) < 20
+    for arguments in (command(recipe, folder, "--resume"), command(recipe, whole)):
+        subprocess.run(arguments, env=environment(), check=True, timeout=240)
+    same_runs(whole, folder, 20)
 
 
 def test_a_study_stops_with_all_its_runs(small_recipe, drives, tmp_path) -> None:
@@ -110,12 +125,6 @@ def test_a_study_stops_with_all_its_runs(small_recipe, drives, tmp_path) -> None
 
 
 def test_a_signal_that_is_ignored_stays_so(small_recipe, tmp_path) -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        result = train(
-            recipe_from_dict({**small_recipe, "steps": 3}), tmp_path / "run", callbacks=(Signal(signal.SIGINT, 1),),
-            progress_bar=False,
-        )  # fmt: skip
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert result.steps == 3
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    recipe = recipe_from_dict({**small_recipe, "steps": 3})
+    assert train(recipe, tmp_path / "run", callbacks=(Signal(signal.SIGINT, 1),), progress_bar=False).steps == 3
