@@ -139,9 +139,9 @@ def check_system() -> None:
             result = subprocess.run(
                 command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
-        if result.returncode:
-            raise SetupError(f"apt-get could not install {names}:\n{result.stdout[-2000:]}")
         needed, rendering = missing_debian_packages()
+        if result.returncode and needed:
+            raise SetupError(f"apt-get could not install {names}:\n{result.stdout[-2000:]}")
     if needed:
         raise SetupError(
             f"missing system packages. Run: sudo apt-get install {' '.join([*needed, *rendering])}   and then this again"

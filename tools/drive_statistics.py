@@ -42,6 +42,9 @@ def main(drives: list[str]) -> int:
                     shown[name].add(path)
                     moving[name] += bool(boxes.velocity[index, :2].norm() > MOVING)
                     visibility.append(float(instant.visibility[index]))
+    if not instants:
+        print("none of the drives has a label whose place is known")
+        return 1
     print("| class | seen per instant | of these move | drives that show one |\n|---|---|---|---|")
     for name, count in seen.most_common():
         drove = 100 * len(shown[name]) / len(drives)

@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="after the warm-up")
     parser.add_argument("--warm-up", type=float, default=2.0, help="minutes")
     parser.add_argument("--bag", help="default: a drive of 10 s with six 320x180 cameras, made on the spot")
-    parser.add_argument("--rig", help="rig of the bag")
+    parser.add_argument("--rig", help="rig of the bag (default synthetic)")
     parser.add_argument("--weights", help="default: the smallest detector with random weights")
     parser.add_argument("--rate", type=float, default=1.0)
     arguments = parser.parse_args()
@@ -57,7 +57,7 @@ def main() -> int:
     from visualization_msgs.msg import MarkerArray
 
     with tempfile.TemporaryDirectory() as folder:
-        bag, rig = arguments.bag, arguments.rig
+        bag, rig = arguments.bag, arguments.rig or "synthetic"
         if bag is None:
             rig, bag = f"{folder}/rig.yaml", f"{folder}/drive.mcap"
             Drive(write_rig(Path(rig), rig_dict(6))).write(Path(bag), 100)

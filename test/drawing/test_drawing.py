@@ -16,6 +16,7 @@ from dualview.drawing.bev_picture import bev_picture
 from dualview.drawing.camera_picture import camera_picture
 from dualview.drawing.frame_picture import camera_rows, frame_picture
 from dualview.drawing.palette import BACKGROUND, TRUTH, class_color
+from dualview.drawing.recording import frames_per_second
 from dualview.drawing.text import TextLayer
 from dualview.drawing.video import VideoWriter, strip
 from dualview.drawing.view import FrameView, LabelledBoxes, Trails
@@ -227,3 +228,9 @@ def test_a_strip_stacks_pictures():
     assert stacked.shape == (34, 20, 3) and stacked[0, 0, 0] == 10 and stacked[33, 0, 0] == 30
     with pytest.raises(ValueError):
         strip([])
+
+
+def test_the_rate_of_a_looped_recording_is_that_of_one_pass():
+    stamps = [10**18 + i * 50_000_000 for i in range(20)]
+    assert frames_per_second(stamps * 3) == pytest.approx(20.0)
+    assert frames_per_second([]) == frames_per_second([5, 5]) == 10.0

@@ -364,6 +364,9 @@ def test_failure_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_had_again_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="too early"), BagWriter(tmp_path / "empty.mcap", RIG, keep_incomplete=True):
+        raise RuntimeError("too early")
+    assert not list(tmp_path.iterdir()), "an empty recording would take a whole one's place"
     with pytest.raises(RuntimeError, match="on purpose"), BagWriter(tmp_path / "f.mcap", RIG, keep_incomplete=True) as bag:
         bag.ego_pose(T0, np.eye(4))
         raise RuntimeError("on purpose")

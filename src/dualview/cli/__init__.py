@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import pkgutil
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
 
 from dualview import __version__
 from dualview.errors import DualViewError
@@ -32,15 +37,35 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+@contextlib.contextmanager
+def ending_in_order() -> Iterator[None]:
+    """SIGTERM and SIGHUP, where nobody else has a use for them, end a command as Ctrl-C does: what it began to write is cleared away."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        numbers = []
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point: returns the exit status; errors that we raise on purpose are printed as one sentence."""
     arguments = sys.argv[1:] if arguments is None else arguments
     only = arguments[0] if arguments and arguments[0] in command_modules() else None
     parsed = build_parser(only).parse_args(arguments)
     try:
-        status = int(parsed.run(parsed) or 0)
-        sys.stdout.flush()
-        return status
+        with ending_in_order():
+            status = int(parsed.run(parsed) or 0)
+            sys.stdout.flush()
+            return status
     except DualViewError as error:
         print(f"dualview {parsed.command}: {error}", file=sys.stderr)
         return error.exit_status

@@ -31,6 +31,12 @@ def run(arguments: argparse.Namespace) -> int:
     if decoder is None:
         raise ConfigError(f"{config.name} has no decoder whose instances begin at anchors: choose a recipe of a DualView or Sparse4D")
     count = arguments.count or decoder.num_anchors
+    if arguments.out.suffix != ".npy":
+        raise ConfigError(f"--out {arguments.out}: anchors are a .npy file: call it {arguments.out.with_suffix('.npy')}")
+    try:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {arguments.out}: its folder can't be made ({error.strerror})") from error
     anchors, boxes = clustered_anchors(recipe, prepare_drives(recipe, config, print), count, decoder.anchor_range)
     save_anchors(anchors, arguments.out)
     print(f"{count} anchors from {boxes} boxes: {arguments.out}")

@@ -55,6 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     kind = arguments.out.suffix.lower()
     if kind not in (".mp4", ".png", ".jpg", ".jpeg"):
         raise ConfigError(f"--out {arguments.out}: the file must end in .mp4, .png or .jpg")
+    if not 40 <= arguments.width <= 4000 or not 1.0 <= arguments.reach <= 1000.0 or arguments.frames < 1:
+        raise ConfigError("--width is 40 to 4000 px, --reach 1 to 1000 m, --frames 1 or more")
     rig = fitting_rig(arguments.bag, arguments.rig)
     drive, bev_images = None, {}
     if arguments.tracks:

@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dualview.errors import ConfigError
     from dualview.evaluation.run import fitting_rig
     from dualview.scene.bag_reader import BagReader
+    from dualview.scene.bag_writer import check_new_recording
     from dualview.scene.labels_2d.attach import attach_labels_2d, export_images
     from dualview.scene.labels_2d.labels import count_classes
 
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.out is None:
         raise ConfigError("say with --out OUT.mcap where the labelled copy goes")
+    check_new_recording(arguments.out, arguments.overwrite, arguments.bag)
     with BagReader(arguments.bag) as bag:
         labels, told = _labels(arguments, bag, rig)
         total = sum(topic.count for topic in bag.topics.values())

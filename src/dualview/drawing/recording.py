@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +120,5 @@ def _points_at(sweeps: LidarSweeps, frame: SurroundFrame) -> np.ndarray | None:
 
 def frames_per_second(stamps_ns: list[int]) -> float:
     """The rate of a recording's frames, by the median pause between them; 10 if there are fewer than two."""
-    pauses = np.diff(np.array(sorted(stamps_ns), dtype=np.int64)) / 1e9
-    rate = 1 / float(np.median(pauses)) if len(pauses) else 10.0
-    return rate if math.isfinite(rate) else 10.0
+    pauses = np.diff(np.unique(np.array(stamps_ns, dtype=np.int64))) / 1e9  # a loop shows each instant again
+    return 1 / float(np.median(pauses)) if len(pauses) else 10.0

@@ -47,6 +47,19 @@ class _Channel:
     qos: list[dict[str, Any]]
 
 
+def check_new_recording(path: str | Path, overwrite: bool = False, source: str | Path | None = None) -> None:
+    """Raises BagError if a recording can't be written to `path`: it isn't called .mcap, is there already, or is the `source` itself; for
+    commands that work for hours before they write.
+    """
+    path = Path(path)
+    if source is not None and path.exists() and path.resolve() == Path(source).resolve():
+        raise BagError(f"{path} is the recording itself: give the copy another name")
+    if path.suffix != ".mcap":
+        raise BagError(f"recordings are written as .mcap files: call it {path.with_suffix('.mcap')}")
+    if path.exists() and not overwrite:
+        raise BagError(f"{path} exists already: choose another name, remove it, or ask for it to be overwritten")
+
+
 class BagWriter:
     """Writes the topics of the project's recordings (see README.md, "Recordings"); use it with `with`.
 
@@ -78,12 +91,7 @@ class BagWriter:
         self._first_ns: int | None = None
         self._last_ns = 0
         self._temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-        if self.path.suffix != ".mcap":
-            raise BagError(f"recordings are written as .mcap files: call it {self.path.with_suffix('.mcap')}")
-        if self.path.exists() and not overwrite:
-            raise BagError(
-                f"{self.path} exists already: choose another name, remove it, or ask for it to be overwritten"
-            )
+        check_new_recording(self.path, overwrite)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self._temporary, "wb")  # closed by close and abort
@@ -104,7 +112,7 @@ class BagWriter:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or self._keep_incomplete:
+        if kind is None or (self._keep_incomplete and self.counts):
             self.close()
         else:
             self.abort()

@@ -187,6 +187,12 @@ def test_store_goes_on_but_not_with_something_else(tmp_path: Path) -> None:
         again.metres("front", 5, "ground")
     fit = fit_inverse(q[50:].ravel()[::40], z[50:].ravel()[::40])
     again.write_fits("ground", {"front": {5: fit}})
+    again.write_fits("ground", {"front": {8: fit}})  # of another recording of the same name
+    (tmp_path / "drive.mcap").write_bytes(b"")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "other.mcap").symlink_to(tmp_path / "drive.mcap")
+    assert depth_folder(tmp_path / "links" / "other.mcap", "dpt-hybrid-midas") == folder
+    assert DepthStore(folder).fits("ground")["front"].keys() == {5, 8}
     found = DepthStore(folder).metres("front", 5, "ground")
     assert found.kind == "metric" and np.allclose(found.values[60:], z[60:], rtol=0.03)
     depth = DepthStore(folder).box_depth("front", 5, np.array([[100.0, 140, 140, 170]]), SIZE, "ground")

@@ -189,6 +189,18 @@ def test_what_is_wrong_with_coco_is_said(content: str, words: str, tmp_path: Pat
         labels_from_coco(tmp_path / "absent.json", RIG.camera_names, ())
 
 
+def test_classes_are_known_however_they_are_written(tmp_path: Path) -> None:
+    content = coco()
+    content["categories"] = [{"id": 1, "name": "regular vehicle"}, {"id": 2, "name": "Pedestrian"}, {"id": 3, "name": "dog"}]
+    content["annotations"] = [{**a, "category_id": 1 + i % 3, "iscrowd": 0} for i, a in enumerate(content["annotations"])]
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    labels, _ = labels_from_coco(tmp_path / "labels.json", RIG.camera_names, ("REGULAR_VEHICLE", "pedestrian"))
+    found = {box.class_name for images in labels.values() for boxes in images.values() for box in boxes}
+    assert found <= {"REGULAR_VEHICLE", "pedestrian"} and "REGULAR_VEHICLE" in found
+    with pytest.raises(ConfigError, match=r"none of the \d+ boxes of .* its images would count as empty"):
+        labels_from_coco(tmp_path / "labels.json", RIG.camera_names, ("tram",))
+
+
 def test_image_names() -> None:
     cameras = ("left_camera", "front_left_camera")
     assert parse_image_name("a/front_left_camera_12.jpg", cameras) == ("front_left_camera", 12)

@@ -163,7 +163,7 @@ def nuscenes2bag_rig(
         "anchor": cameras[0]["name"],
         "cameras": cameras, "lidar_topics": ["/lidar_top"], "odometry_topic": "/odom",
         "annotations_topic": None,
-        "annotations_2d_topic": None, "class_names": list(DETECTION_CLASSES),
+        "class_names": list(DETECTION_CLASSES),
     }  # fmt: skip
     head = f"# nuscenes2bag recording of {scene}: intrinsics from the tables {tables.version}.\n"
     return head + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)

@@ -35,7 +35,7 @@ class DepthSource:
 
 def depth_folder(recording: str | Path, model: str, root: Path | None = None) -> Path:
     """Where the maps of a recording by a model are: beside the recording, or in `root`."""
-    path = Path(recording)
+    path = Path(recording).expanduser().resolve()  # training follows links too
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", model.strip("/").split("/")[-1]).strip("-.").lower() or "model"
     return (root or path.parent) / f"{path.name}.depth" / slug
 
@@ -95,11 +95,13 @@ class DepthStore:
     # ---- metres
 
     def write_fits(self, option: str, fits: Mapping[str, Mapping[int, InverseFit]]) -> None:
-        """Keep what turns relative maps into metres: camera -> stamp -> fit."""
-        _write_json(
-            self.folder / f"metres-{option}.json",
-            {camera: {str(s): asdict(fit) for s, fit in images.items()} for camera, images in fits.items()},
-        )
+        """Keep what turns relative maps into metres, camera -> stamp -> fit, beside what is there of other images: recordings of the same
+        name share a folder.
+        """
+        path = self.folder / f"metres-{option}.json"
+        kept = self.fits(option) if path.is_file() else {}
+        together = {camera: {**kept.get(camera, {}), **fits.get(camera, {})} for camera in {**kept, **fits}}
+        _write_json(path, {camera: {str(s): asdict(fit) for s, fit in images.items()} for camera, images in together.items()})
         self._fits.pop(option, None)
 
     def fits(self, option: str) -> dict[str, dict[int, InverseFit]]:

@@ -97,6 +97,10 @@ def labels_from_coco(
             Annotation2D(name, float(annotation.get("score", 1.0)), box, str(identity))
         )
         report.boxes += 1
+    if content["annotations"] and not report.boxes:
+        reasons = "; ".join(f"{count} {what}" for what, count in report.passed_over.most_common(3))
+        count = len(content["annotations"])
+        raise ConfigError(f"none of the {count} boxes of {path} can be used ({reasons}): its images would count as empty")
     return labels, report
 
 
@@ -136,8 +140,15 @@ def _read(path: Path) -> dict[str, Any]:
 def _class_of(category: str, class_names: Sequence[str], class_map: Mapping[str, str]) -> str | None:
     if category in class_map:
         return class_map[category]
-    plain = re.sub(r"[\s-]+", "_", category.strip()).lower()
-    return plain if plain in class_names or plain == IGNORE or not class_names else None
+    plain = _plain(category)
+    if plain == IGNORE or not class_names:
+        return plain
+    return next((name for name in class_names if _plain(name) == plain), None)
+
+
+def _plain(name: str) -> str:
+    """A class name as everybody might write it."""
+    return re.sub(r"[\s-]+", "_", name.strip()).lower()
 
 
 def _box(
