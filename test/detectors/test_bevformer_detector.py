@@ -12,7 +12,7 @@ from dualview.detectors.bevformer import BevFormer
 from dualview.detectors.bevformer_config import BevFormerDetectorConfig
 from dualview.detectors.bevformer_decoding import decode_queries
 from dualview.detectors.checkpoint import build_detector, load_checkpoint, load_detector, save_checkpoint
-from dualview.detectors.config import BackboneConfig
+from dualview.detectors.config import NUSCENES_CAMERAS, BackboneConfig
 from dualview.detectors.import_sparse4d import LIDAR_TOP_FROM_EGO
 from dualview.detectors.inputs import inputs_from_frames
 from dualview.detectors.presets import PRESETS, preset_config
@@ -20,6 +20,7 @@ from dualview.detectors.systems import settings_from_json
 from dualview.errors import ConfigError
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bevformer_config import BevFormerConfig
+from dualview.scene.rig import load_rig
 from dualview.supervision.ground_truth import GroundTruth
 from dualview.training.losses import LossPlan
 from dualview.training.recipe_settings import LossSettings
@@ -173,6 +174,12 @@ def test_rigs_that_cannot_be_served_are_refused() -> None:
         else:
             with pytest.raises(ConfigError, match="tells its cameras apart by their order, which is a, b, c"):
                 ordered.step(frame, ordered.initial_state())
+    # as presets and rigs write them, in capitals here and in small letters there
+    assert [name.lower() for name in NUSCENES_CAMERAS] == list(load_rig("nuscenes").camera_names)
+    capitals = detector_of(replace(in_order, camera_names=("A", "B", "C")))
+    capitals.step(replace(surround_frame(config), camera_names=("a", "b", "c")), capitals.initial_state())
+    with pytest.raises(ConfigError, match="which is A, B, C"):
+        capitals.step(replace(surround_frame(config), camera_names=("c", "b", "a")), capitals.initial_state())
     with pytest.raises(ConfigError, match="works at 60x90"):
         detector.step(
             surround_frame(replace(config, image_size=(64, 96)), cameras=2), detector.initial_state()

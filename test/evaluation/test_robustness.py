@@ -259,16 +259,18 @@ def test_labels_are_read_once_for_all_corruptions(labelled, tmp_path: Path, monk
     assert reads == [str(bag)]
 
 
-def test_a_detector_may_be_given_fewer_frames(labelled, tmp_path: Path, capsys) -> None:
+def test_a_detector_may_be_given_the_labelled_frames_alone(labelled, tmp_path: Path, capsys) -> None:
     bag, rig_file, weights = labelled
     options = ["--rig", str(rig_file), "--weights", str(weights), "--device", "cpu", "--pictures", "0", "--report", str(tmp_path)]
-    frames = []
-    for rate in ("100", "5"):  # the recording's is 10
-        assert main(["evaluate", str(bag), *options, "--max-rate", rate]) == 0
-        frames.append(json.loads((tmp_path / "metrics.json").read_text())["frames"])
-    assert frames == [5, 3]
-    assert main(["evaluate", str(bag), *options, "--max-rate", "0"]) == 1
-    assert "--max-rate 0: frames a second, more than 0" in capsys.readouterr().err
+    found = []
+    for more in ([], ["--labelled-frames"], ["--labelled-frames", "--keyframe-interval", "0.2"]):  # labels come at 10 Hz
+        assert main(["evaluate", str(bag), *options, *more]) == 0
+        metrics = json.loads((tmp_path / "metrics.json").read_text())
+        found.append((metrics["frames"], metrics["keyframes"], metrics["keyframes_without_output"]))
+    assert found == [(5, 5, 0), (5, 5, 0), (3, 3, 0)]
+    capsys.readouterr()
+    assert main(["evaluate", str(bag), "--rig", str(rig_file), "--tracks", "x.mcap", "--labelled-frames", "--report", str(tmp_path)]) == 1
+    assert "with --tracks the node has chosen its frames" in capsys.readouterr().err
 
 
 def test_a_detector_that_sees_no_images_is_not_corrupted(labelled, tmp_path: Path, capsys) -> None:

@@ -213,6 +213,7 @@ def test_lifecycle_parameters_and_faults_of_configuration(
     listener.wait_tracks(lambda m: m.header.frame_id == "base_link" and len(m.objects) == 1, 2)
     assert manager.set("score_threshold", double(0.999)).successful
     listener.wait_tracks(lambda m: len(m.objects) == 0, 2)
+    assert not manager.set("score_threshold", double(7.0)).successful
     assert manager.set("score_threshold", double(0.0)).successful
     listener.wait_tracks(lambda m: len(m.objects) == 1, 2)
     highest = max(o.track_id for m in listener.tracks for o in m.objects)

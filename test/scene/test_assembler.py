@@ -256,21 +256,23 @@ def test_one_wrong_stamp_changes_nothing(wrong: float) -> None:
     assert disturbed.counts["image from another time"] == 1
 
 
+@pytest.mark.parametrize("first", [0, 6])
+@pytest.mark.parametrize("rate", [1, 3])
 @pytest.mark.parametrize("ahead", [3_000, 3_600_000, -3_000])
-def test_a_camera_whose_clock_is_wrong_does_not_disturb_the_others(ahead: int) -> None:
-    """Its images begin when the others' are there already; it is named as one that gives none."""
+def test_a_camera_whose_clock_is_wrong_does_not_disturb_the_others(ahead: int, rate: int, first: int) -> None:
+    """first: the period in which it begins, 0 before all others. rate: its images in a period. It is named as one that gives none."""
     assembler = make_assembler()
     others = {n for n in NAMES if n != "left"}
     frames = []
     for i in range(40):
         send_pose(assembler, i * 100)
-        for name in NAMES:
-            if name != "left":
-                send_image(assembler, name, i * 100 + OFFSETS[name])
-            elif i > 5:
-                send_image(assembler, name, i * 100 + OFFSETS[name] + ahead)
+        for k in range(rate if i >= first else 0):
+            send_image(assembler, "left", i * 100 + OFFSETS["left"] + ahead + k * 33)
+        for name in others:
+            send_image(assembler, name, i * 100 + OFFSETS[name])
         frames += closed(assembler.take_closed())
-    assert len(frames) >= 38 and all(f.reset is None and present(f) == others for f in frames)
+    assert len(frames) >= 37 and all(present(f) == others for f in frames)
+    assert [f.reset for f in frames[1:]] == [None] * (len(frames) - 1)
     assert "left" in assembler.silent_cameras() or ahead < 0
 
 

@@ -1,5 +1,6 @@
 """A run that is asked to stop keeps the step that it is at, and goes on from there as if it hadn't stopped."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from dualview.training.stop_signals import StopOnSignal, TrainingStoppedError
 from dualview.training.study_progress import logged_step
 from dualview.training.trainer import train
 
-USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+USUAL = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
 
 
 class Signal(lightning().Callback):
@@ -47,13 +48,13 @@ def kept_step(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_exactly(small_recipe, tmp_path, number, capsys) -> None:
+def test_a_signal_ends_a_run_after_its_step_and_it_goes_on_exactly(small_recipe, tmp_path, number, capfd) -> None:
     content = {**small_recipe, "steps": 7, "accumulate": 2}
     recipe, folder = recipe_from_dict(content), tmp_path / "stopped"
     with pytest.raises(TrainingStoppedError, match=r"stopped after 3 of 7 steps, all kept in .*--resume") as stopped:
         train(recipe, folder, callbacks=(Signal(number, 4),), progress_bar=False)
     assert stopped.value.exit_status == 128 + number
-    assert "stopping after this step" in capsys.readouterr().out
+    assert "stopping after this step" in capfd.readouterr().out
     assert kept_step(folder) == 3
     assert not isinstance(getattr(signal.getsignal(number), "__self__", None), StopOnSignal), "the signal wasn't given back"
     train(recipe, folder, resume=True, progress_bar=False)
@@ -125,6 +126,23 @@ def test_a_study_stops_with_all_its_runs(small_recipe, drives, tmp_path) -> None
 
 
 def test_a_signal_that_is_ignored_stays_so(small_recipe, tmp_path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Lightning has a handler of its own for this one
     recipe = recipe_from_dict({**small_recipe, "steps": 3})
-    assert train(recipe, tmp_path / "run", callbacks=(Signal(signal.SIGINT, 1),), progress_bar=False).steps == 3
+    assert train(recipe, tmp_path / "run", callbacks=(Signal(signal.SIGTERM, 1),), progress_bar=False).steps == 3
+
+
+class FailingBatch(lightning().Callback):
+    """The run fails while its loader has workers."""
+
+    def on_train_batch_start(self, trainer, module, batch, index) -> None:
+        if module.batches_seen == 1:
+            raise RuntimeError("on purpose")
+
+
+def test_a_run_that_fails_leaves_no_worker(small_recipe, tmp_path) -> None:
+    """They don't listen to the signal by which they would be ended otherwise."""
+    recipe = recipe_from_dict({**small_recipe, "steps": 3, "data": {**small_recipe["data"], "workers": 2}})
+    before = set(multiprocessing.active_children())
+    with pytest.raises(RuntimeError, match="on purpose"):
+        train(recipe, tmp_path / "run", callbacks=(FailingBatch(),), progress_bar=False)
+    assert not set(multiprocessing.active_children()) - before

@@ -42,6 +42,8 @@ def ending_in_order() -> Iterator[None]:
     """SIGTERM and SIGHUP, where nobody else has a use for them, end a command as Ctrl-C does: what it began to write is cleared away."""
 
     def end(number: int, frame: FrameType | None) -> None:
+        for other in numbers:  # a closed terminal says so twice: let the clearing up be
+            signal.signal(other, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
     numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is signal.SIG_DFL]

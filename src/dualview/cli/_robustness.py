@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -84,8 +84,9 @@ def run_robustness(
     session: TrackingSession,
     protocol: Protocol,
     progress: Callable[[str], Callable[[int], None]],
+    only: Sequence[Collection[int] | None],
 ) -> dict[str, Any]:
-    """Run all corruptions that were asked for; `metrics`: those of clean images; names, labels: of each recording.
+    """Run all corruptions that were asked for; `metrics`: those of clean images; names, labels, only: of each recording.
 
     Each score is printed when it is known.
     """
@@ -107,7 +108,7 @@ def run_robustness(
     baseline = read_baseline(arguments.mce_baseline) if arguments.mce_baseline else DETR3D_BASELINE
     scores = []
     found = evaluate_corrupted(
-        arguments.bags, names, labels, rig, session, protocol, wanted, progress, arguments.cache
+        arguments.bags, names, labels, rig, session, protocol, wanted, progress, arguments.cache, only
     )
     for score in found:
         scores.append(score)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from dualview.evaluation.run import Labels
     from dualview.scene.rig import Rig
 
-_SLACK = 0.9  # of the interval, for jitter of the exposures, as in training
 HELP = "score a detector, or a node's recorded tracks, against the labels of recordings"
 
 
@@ -56,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protocol", default="nuscenes", help="nuscenes, waymo, argoverse2, or a YAML file with other classes and ranges"
     )
-    parser.add_argument("--max-rate", type=float, metavar="HZ",
-                        help="give the detector at most so many frames a second, as it learned from (default: the rig file's)")  # fmt: skip
+    parser.add_argument("--labelled-frames", action="store_true",
+                        help="give the detector the frames nearest to labels alone, as it learned from (default: all)")  # fmt: skip
     parser.add_argument("--keyframe-interval", type=float, metavar="S",
                         help="score keyframes at least so far apart, s (nuScenes: 0.5; default: all)")  # fmt: skip
     parser.add_argument("--pictures", type=int, default=3, metavar="N",
@@ -76,7 +74,15 @@ def run(arguments: argparse.Namespace) -> int:
     from dualview.evaluation.protocol import load_protocol
     from dualview.evaluation.report import write_report
     from dualview.evaluation.robustness import robustness_headline
-    from dualview.evaluation.run import detect, fitting_rig, label, read_labels, recorded, unique_names
+    from dualview.evaluation.run import (
+        detect,
+        fitting_rig,
+        label,
+        labelled_frames,
+        read_labels,
+        recorded,
+        unique_names,
+    )
 
     keep_freed_memory()
     check_robustness_arguments(arguments)
@@ -88,11 +94,14 @@ def run(arguments: argparse.Namespace) -> int:
             f"{len(arguments.tracks)} --tracks for {len(arguments.bags)} recordings: give one for each, in the same order"
         )
     _check_named_once(arguments.bags)
-    rig = _at_rate(fitting_rig(arguments.bags[0], arguments.rig), arguments.max_rate)
+    rig = fitting_rig(arguments.bags[0], arguments.rig)
     names = list(unique_names(arguments.bags))
     labels = [read_labels(path, rig, protocol) for path in arguments.bags]
     _tell_unlabelled(arguments.bags, labels, rig)
+    if arguments.tracks and arguments.labelled_frames:
+        raise ConfigError("--labelled-frames is for a detector that runs now: with --tracks the node has chosen its frames")
     folder = _folder(arguments.report)
+    only: list[frozenset[int] | None] = [None] * len(labels)
     drives = []
     if arguments.tracks:
         for path, tracks, name in zip(arguments.bags, arguments.tracks, names, strict=True):
@@ -105,13 +114,19 @@ def run(arguments: argparse.Namespace) -> int:
         check_sees_images(arguments, session.detector.config)
         if arguments.cache is not None and session.detector.image_backbone is not None:
             session.detector.image_backbone = CachedNetwork(session.detector.image_backbone, arguments.cache)
+        if arguments.labelled_frames:
+            tolerance = protocol.tolerance_s
+            only = [
+                labelled_frames(path, rig, own, tolerance) if own.annotations else None
+                for path, own in zip(arguments.bags, labels, strict=True)
+            ]
         label_maps = label_map_reader(arguments, session.detector.config, protocol.tolerance_s)
         completed = [
             label_maps(path, [a.stamp_ns for a in own.annotations])
             for path, own in zip(arguments.bags, labels, strict=True)
         ]
-        for path, name, complete in zip(arguments.bags, names, completed, strict=True):
-            drives.append(detect(path, rig, session, name, _progress(name), complete))
+        for path, name, complete, frames in zip(arguments.bags, names, completed, only, strict=True):
+            drives.append(detect(path, rig, session, name, _progress(name), complete, frames))
             print(file=sys.stderr)
     keyframes = [
         k for drive, own in zip(drives, labels, strict=True) for k in label(drive, rig, protocol, own)
@@ -119,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
     metrics, detection = compute_metrics(drives, keyframes, protocol)
     if arguments.corruptions and metrics["scored"]:
         metrics["robustness"] = run_robustness(
-            arguments, metrics, names, labels, rig, session, protocol, _progress
+            arguments, metrics, names, labels, rig, session, protocol, _progress, only
         )
     page = write_report(folder, metrics, detection, drives, keyframes, rig, protocol, arguments.pictures)
     robustness = robustness_headline(metrics["robustness"]) if "robustness" in metrics else []
@@ -127,19 +142,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{name:>28}  {value}")
     print(f"weights: {'; '.join(metrics['weights'])}\nreport: {page}")
     return 0
-
-
-def _at_rate(rig: Rig, rate: float | None) -> Rig:
-    """The rig with frames at most `rate` a second. Raises ConfigError for a rate that isn't one."""
-    from dataclasses import replace
-
-    from dualview.errors import ConfigError
-
-    if rate is None:
-        return rig
-    if not 0 < rate < math.inf:
-        raise ConfigError(f"--max-rate {rate:g}: frames a second, more than 0")
-    return replace(rig, assembler={**rig.assembler, "min_interval": _SLACK / rate})
 
 
 def _check_named_once(paths: Sequence[str]) -> None:

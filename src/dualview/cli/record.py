@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -40,12 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
         BagWriter(arguments.out, load_rig(arguments.rig), arguments.overwrite, keep_incomplete=True) as writer,
         ros_process(["dualview_record"]) as stop,
         plain_node("dualview_record", arguments.use_sim_time) as node,
+        contextlib.ExitStack() as ending,
     ):
         import rclpy
 
         from dualview.ros.recorder import BagRecorder
 
         recorder = BagRecorder(node, writer, arguments.topics)
+        ending.callback(recorder.finish)
         executor = rclpy.executors.SingleThreadedExecutor()
         executor.add_node(node)
         next_discovery = 0.0

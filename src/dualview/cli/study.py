@@ -77,7 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
         bar.n = made
         bar.set_postfix_str(at)
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # what it started ends with it, in order
+    # What it started ends with it, in order.
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     with tqdm(unit="step", disable=None) as bar:
         try:
             run_study(study, folder, train, test, arguments.jobs, tell, also, None if bar.disable else show)
@@ -85,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
             bar.write("stopped: the same command goes on")
             raise
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     print((folder / "table.md").read_text(encoding="utf-8"), end="")
     return 0

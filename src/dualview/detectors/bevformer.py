@@ -180,8 +180,9 @@ class BevFormer(Detector):
                 f"the frame has {len(frame.images)} cameras, {self.config.name} learned {most}: leave cameras out of the rig "
                 "file, or train a detector with network.camera_count null"
             )
-        learned, given = self.config.camera_names[: len(frame.images)], frame.camera_names
-        if most is not None and given and given != learned and set(given) <= set(self.config.camera_names):
+        learned = [name.lower() for name in self.config.camera_names]
+        given = [name.lower() for name in frame.camera_names or ()]
+        if most is not None and given != learned[: len(given)] and set(given) <= set(learned):
             raise ConfigError(
                 f"{self.config.name} tells its cameras apart by their order, which is {', '.join(self.config.camera_names)}: list those of "
                 "the rig file so, without a gap"

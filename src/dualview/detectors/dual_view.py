@@ -256,7 +256,6 @@ class DualView(Detector):
         (decoded,) = decode_instances(
             decoder.class_logits, decoder.anchors, decoder.quality, decoder.track_ids,
             self.config.max_tracks, self.config.track_threshold,
-            self.config.decoder.quirks.misaligned_class_scores,
         )  # fmt: skip
         ids = decoder.track_ids[0, decoded.query]
         kept = decoded.boxes.isfinite().all(-1)

@@ -10,7 +10,7 @@ set: mCE is comparable with published figures on that set only; elsewhere give t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -142,23 +142,24 @@ def evaluate_corrupted(
     corruptions: Sequence[Corruption],
     progress: Callable[[str], Callable[[int], None]] | None = None,
     cache: Path | None = None,
+    only: Sequence[Collection[int] | None] | None = None,
 ) -> Iterator[CorruptedScore]:
     """Run the detector over all recordings under each corruption and score it, one after the other.
 
     Images are corrupted on their way from the recording: the detector sees what it would see in a copy that
     `dualview corrupt` wrote. names, labels: of each recording; the labels (`read_labels`) are the same under all.
     progress: recording and corruption in words -> what is told the number of frames done. cache: folder that keeps corrupted
-    images for further detectors.
+    images for further detectors. only: of each recording, as for `detect`.
     """
     corrupt: CorruptImage = corrupt_encoded
     if cache is not None:
         corrupt = partial(_corrupt_or_recall, ResultCache(cache, f"corrupted images of dualview {__version__}"))
     for corruption in corruptions:
         keyframes = []
-        for path, name, known in zip(paths, names, labels, strict=True):
+        for path, name, known, frames in zip(paths, names, labels, only or [None] * len(paths), strict=True):
             tell = progress(f"{name}, {corruption.name} {corruption.severity}") if progress else None
             alter = partial(corrupt_closed, corruption=corruption, corrupt_image=corrupt)
-            keyframes += label(detect(path, rig, session, name, tell, alter), rig, protocol, known)
+            keyframes += label(detect(path, rig, session, name, tell, alter, frames), rig, protocol, known)
         if not keyframes:
             raise ConfigError("--corruptions: the recordings have no labels, so there is nothing to score")
         scores = score_detections(keyframes, protocol)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from dualview.detectors.session import TrackingSession
 from dualview.errors import BagError, ImageError, TransformError
-from dualview.evaluation.keyframes import Keyframe, Prediction, pair, thin_out
+from dualview.evaluation.keyframes import Keyframe, Prediction, match_stamps, pair, thin_out
 from dualview.evaluation.protocol import Protocol
 from dualview.geometry.boxes import Boxes3D
 from dualview.scene.assembler import AssemblerSettings, ClosedFrame
@@ -73,11 +73,12 @@ def detect(
     name: str | None = None,
     progress: Callable[[int], None] | None = None,
     alter: Callable[[ClosedFrame], ClosedFrame | None] | None = None,
+    only: Collection[int] | None = None,
 ) -> Drive:
     """Run a detector over a recording, frame by frame as the node does; `progress` is told the number of frames done.
 
     The session's state starts afresh; track ids go on. alter: what is done to each frame before the detector sees it;
-    None for a frame that it can't see.
+    None for a frame that it can't see. only: stamps (ns) of the frames that it is given (None: all).
     """
     predictions, dropped = [], Counter[str]()
     latency: dict[str, list[float]] = {"preprocess": [], "network": []}
@@ -87,6 +88,8 @@ def detect(
         for closed in iterate_frames(bag, rig, AssemblerSettings.for_rig(rig), lidar=lidar):
             if not isinstance(closed, ClosedFrame):
                 dropped[closed.kind] += 1
+                continue
+            if only is not None and closed.stamp_ns not in only:
                 continue
             altered = alter(closed) if alter else closed
             if altered is None:
@@ -175,6 +178,15 @@ def read_labels(path: str | Path, rig: Rig, protocol: Protocol) -> Labels:
         kept.append(annotation)
         positions.append(pose[:3, 3])
     return Labels(kept, positions, len(annotations) - len(kept))
+
+
+def labelled_frames(path: str | Path, rig: Rig, labels: Labels, tolerance_s: float) -> frozenset[int]:
+    """Stamps (ns) of a recording's frames that are nearest to labels, at most `tolerance_s` away."""
+    with BagReader(path) as bag:
+        frames = iterate_frames(bag, rig, AssemblerSettings.for_rig(rig))
+        stamps = sorted(frame.stamp_ns for frame in frames if isinstance(frame, ClosedFrame))
+    found = match_stamps([annotation.stamp_ns for annotation in labels.annotations], stamps, tolerance_s)
+    return frozenset(stamps[index] for index in found if index is not None)
 
 
 def label(drive: Drive, rig: Rig, protocol: Protocol, labels: Labels | None = None) -> list[Keyframe]:

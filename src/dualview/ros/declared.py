@@ -8,7 +8,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.exceptions import ParameterException
 from rclpy.parameter import Parameter
 
-from dualview.errors import did_you_mean
+from dualview.errors import DualViewError, did_you_mean
 from dualview.ros.parameters import PARAMETERS, SPECS, Change, NodeSettings
 
 if TYPE_CHECKING:
@@ -67,8 +67,11 @@ class DeclaredParameters:
             if problem:
                 return SetParametersResult(successful=False, reason=problem)
             changed[spec.name] = parameter.value
+        now = {spec.name: self._node.get_parameter(spec.name).value for spec in PARAMETERS}
+        try:
+            self._on_change(NodeSettings.from_values({**now, **changed}))
+        except DualViewError as error:  # such as a threshold that the detector can't have
+            return SetParametersResult(successful=False, reason=str(error))
         for name in changed:
             self.problems.pop(name, None)
-        now = {spec.name: self._node.get_parameter(spec.name).value for spec in PARAMETERS}
-        self._on_change(NodeSettings.from_values({**now, **changed}))
         return SetParametersResult(successful=True)

@@ -135,7 +135,13 @@ class BagPlayer:
         latched = [topic for topic in sorted(self._bag.latched) if topic in self._publishers]
         self._tick(start)
         if settings.start > 0 and latched:  # as a reader does that begins in the middle
+            newest: dict[str, BagMessage] = {}
             for message in self._bag.messages(latched, stop_ns=start, raw=True):
+                if message.topic == "/tf_static":  # each may hold other transforms
+                    self._publish(message)
+                else:
+                    newest[message.topic] = message
+            for message in newest.values():
                 self._publish(message)
         settling = self.report.passes == 0 and bool(latched)
         if settling and settings.start > 0:

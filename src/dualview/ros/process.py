@@ -14,8 +14,8 @@ from dualview.ros.environment import prepare_this_process
 
 
 class StopRequest:
-    """Turns SIGINT, SIGTERM and SIGHUP (a closed terminal) into a flag, so that a process ends in order; a second signal ends it at
-    once, one that the process was told to ignore (nohup) stays ignored.
+    """Turns SIGINT, SIGTERM and SIGHUP (a closed terminal, which says so twice) into a flag, so that a process ends in order; a second
+    SIGINT or SIGTERM ends it at once, one that the process was told to ignore (nohup) stays ignored.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class StopRequest:
         return self.requested
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and number != signal.SIGHUP:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.requested = True

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 _DEPTH = 200
-_MOST_EARLY = 10_000  # messages that wait for simulated time
+_MOST_EARLY = 256_000_000  # bytes of messages that wait for simulated time
 ENDLESS = ("/diagnostics", "/rosout")  # never fall silent, so they don't count as a sign that things go on
 
 
@@ -35,6 +35,7 @@ class BagRecorder:
         self.refused: dict[str, str] = {}  # topic -> why
         self.last_message: float | None = None  # time.monotonic(); ENDLESS topics don't count
         self._early: list[tuple[str, str, bytes]] = []
+        self._early_bytes = 0
         self._latched: set[str] = set()
 
     def discover(self) -> list[str]:
@@ -77,10 +78,11 @@ class BagRecorder:
             self.last_message = time.monotonic()
         now = self._node.get_clock().now().nanoseconds
         self._early.append((topic, kind, bytes(data)))
-        if now or len(self._early) > _MOST_EARLY:
+        self._early_bytes += len(data)
+        if now or self._early_bytes > _MOST_EARLY:
             self._write_early(now or time.time_ns())
 
     def _write_early(self, now_ns: int) -> None:
-        early, self._early = self._early, []
+        early, self._early, self._early_bytes = self._early, [], 0
         for topic, kind, data in early:
             self._writer.write_raw(topic, kind, data, now_ns, topic in self._latched)

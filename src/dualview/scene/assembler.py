@@ -116,6 +116,7 @@ class FrameAssembler:
         self._began: int | None = None
         self._last_anchor: _OpenFrame | None = None
         self._suspect: tuple[str, EncodedImage] | None = None
+        self._alone_since = 0  # first stamp of the suspects in a row that are of one camera
         self._past: int | None = None  # sensor time before the last step back
         self._reset_reason: str | None = None
 
@@ -146,12 +147,13 @@ class FrameAssembler:
         if self._now is not None and self._is_stale(image.stamp_ns):
             self.counts["image from before a time jump"] += 1
             return
-        back = 0 if buffer.last_stamp is None else buffer.last_stamp - image.stamp_ns
         ahead = 0 if self._now is None else image.stamp_ns - self._now
+        back = -ahead - self._ns(self.settings.max_gap) if buffer.last_stamp is None else buffer.last_stamp - image.stamp_ns
         if buffer.last_stamp is not None and 0 <= back <= self._ns(self.settings.max_skew):
             self.counts["image out of order"] += 1
         elif back > 0:
-            self._leap(camera, image, f"time went back by {back / 1e9:.2f} s ({camera})", back=True)
+            by = -ahead if buffer.last_stamp is None else back
+            self._leap(camera, image, f"time went back by {by / 1e9:.2f} s ({camera})", back=True)
         elif ahead > self._ns(self.settings.max_gap):
             self._leap(camera, image, f"time jumped ahead by {ahead / 1e9:.2f} s", back=False)
         else:
@@ -205,10 +207,14 @@ class FrameAssembler:
 
     def _leap(self, camera: str, image: EncodedImage, reason: str, *, back: bool) -> None:
         """A stamp from another time. Wrong ones must not move sensor time, be they one or all of a camera whose clock is wrong:
-        a leap counts when the very next image, of any camera, agrees.
+        a leap counts when the very next image agrees, of another camera, or of the same if it is alone for `camera_timeout`.
         """
         suspect, self._suspect = self._suspect, (camera, image)
-        if suspect is None or abs(image.stamp_ns - suspect[1].stamp_ns) > self._ns(self.settings.max_gap):
+        agrees = suspect is not None and abs(image.stamp_ns - suspect[1].stamp_ns) <= self._ns(self.settings.max_gap)
+        if not agrees or suspect is None or suspect[0] != camera:
+            self._alone_since = image.stamp_ns
+        alone = len(self._cameras) == 1 or image.stamp_ns - self._alone_since >= self._ns(self.settings.camera_timeout)
+        if suspect is None or not agrees or (suspect[0] == camera and not alone):
             self.counts["image from another time"] += 1
             return
         self.counts["image from another time"] -= 1  # it was right

@@ -11,6 +11,7 @@ from dualview.errors import TransformError
 from dualview.geometry.rigid import interpolate_rigid
 
 _MANY = 200  # frames, from which on room is made for new ones
+_NAMED = 30  # frames in a message
 _SILENT_NS = 60_000_000_000
 
 
@@ -42,7 +43,7 @@ class TransformBuffer:
         parent, child = parent.lstrip("/"), child.lstrip("/")
         edge = self._edges.get(child)
         if edge is None or edge.parent != parent or edge.static != static:
-            self._make_room(stamp_ns)
+            self._make_room()
             edge = self._edges[child] = _Edge(parent, static)
         if static:
             edge.stamps, edge.samples = [0], {0: parent_from_child}
@@ -60,13 +61,15 @@ class TransformBuffer:
             del edge.samples[old]
         del edge.stamps[:too_old]
 
-    def _make_room(self, stamp_ns: int) -> None:
-        """Forget moving frames that fell silent: systems that name a frame for each object never stop making new ones."""
-        if self._history_ns is not None and len(self._edges) >= _MANY:
-            oldest = stamp_ns - max(self._history_ns, _SILENT_NS)
-            silent = [child for child, edge in self._edges.items() if not edge.static and not (edge.stamps and edge.stamps[-1] >= oldest)]
-            for child in silent:
-                del self._edges[child]
+    def _make_room(self) -> None:
+        """Forget moving frames that fell silent and carry no other: systems that name one for each object never stop making new ones."""
+        newest = sorted(edge.stamps[-1] for edge in self._edges.values() if not edge.static and edge.stamps)
+        if self._history_ns is not None and len(self._edges) >= _MANY and newest:
+            oldest = newest[len(newest) // 2] - max(self._history_ns, _SILENT_NS)  # by most clocks, not by one that may be wrong
+            parents = {edge.parent for edge in self._edges.values()}
+            for child, edge in list(self._edges.items()):
+                if not edge.static and child not in parents and not (edge.stamps and edge.stamps[-1] >= oldest):
+                    del self._edges[child]
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> np.ndarray:
         """`target_from_source` [4, 4] (float64) at `stamp_ns`.
@@ -142,4 +145,5 @@ class TransformBuffer:
 
     def _known(self) -> str:
         frames = sorted(set(self._edges) | {edge.parent for edge in self._edges.values()})
-        return ", ".join(frames) if frames else "none (is /tf published, and in this namespace?)"
+        more = f" and {len(frames) - _NAMED} more" if len(frames) > _NAMED else ""
+        return ", ".join(frames[:_NAMED]) + more if frames else "none (is /tf published, and in this namespace?)"

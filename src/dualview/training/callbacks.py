@@ -136,6 +136,7 @@ class Checkpoints(lightning().Callback):  # type: ignore[misc]
                 _put_in_place(temporary, self._folder / LAST)
                 if self._recipe.keep_every and step % self._recipe.keep_every == 0:
                     self.save_weights(module, self._folder / f"weights-{step}.safetensors", step)
+        trainer.strategy.barrier()  # where another process ends, launchers end the first one too
         self._saved_step = step
 
     def save_weights(self, module: Any, path: Path, step: int) -> None:

@@ -60,6 +60,7 @@ class StreamingData(lightning().LightningDataModule):  # type: ignore[misc]
         self.recipe, self.detector, self.drives = recipe, detector, drives
         self.needs = needs or SampleNeeds(detector.lidar)
         self.start = 0
+        self._loader: StreamingLoader | None = None
 
     def train_dataloader(self) -> DataLoader:
         """Batches of `TrainingBatch` from batch `start` on, in an order that nothing but the recipe decides."""
@@ -77,7 +78,13 @@ class StreamingData(lightning().LightningDataModule):  # type: ignore[misc]
             MapDepthReader(labels, self.detector.image_size) if labels and labels.own_depth == "maps" else None,
             self.detector.lidar is not None and self.detector.image_backbone_name is None,
         )  # fmt: skip
-        return make_loader(dataset, sampler, recipe.data.workers)
+        self._loader = make_loader(dataset, sampler, recipe.data.workers)
+        return self._loader
+
+    def close(self) -> None:
+        """End the loader's workers, which nothing else ends if the run failed: they don't listen to signals."""
+        if self._loader is not None:
+            self._loader.close()
 
     def state_dict(self) -> dict[str, Any]:
         """What the checkpoint keeps: the number of batches that were consumed."""
@@ -93,6 +100,20 @@ class StreamingLoader(DataLoader):
     its own to keep.
     """
 
+    def __iter__(self) -> Any:
+        """As any loader, but remembered for `close`."""
+        self._latest = super().__iter__()
+        return self._latest
+
+    def close(self) -> None:
+        """End the workers, if they still live."""
+        latest = self.__dict__.pop("_latest", None)
+        if hasattr(latest, "_shutdown_workers"):
+            latest._shutdown_workers()
+            for worker in latest._workers:
+                if worker.is_alive():
+                    worker.kill()
+
     def state_dict(self) -> dict[str, Any]:
         """Nothing; its presence tells Lightning that a run may go on in the middle."""
         return {}
@@ -101,7 +122,7 @@ class StreamingLoader(DataLoader):
         """Nothing to load."""
 
 
-def make_loader(dataset: FrameDataset, sampler: ClipSampler, workers: int) -> DataLoader:
+def make_loader(dataset: FrameDataset, sampler: ClipSampler, workers: int) -> StreamingLoader:
     """A loader whose workers stay one batch ahead each; they run on one thread so that the network keeps its
     cores.
     """

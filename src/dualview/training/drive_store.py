@@ -164,7 +164,9 @@ def _fill_calibrations(arrays: dict[str, np.ndarray]) -> None:
     frames = np.arange(len(mask))
     for camera in np.flatnonzero(~mask.all(0) & mask.any(0)):
         known = np.flatnonzero(mask[:, camera])
-        nearest = known[np.abs(known[None] - frames[:, None]).argmin(1)]
+        later = known[np.searchsorted(known, frames).clip(max=len(known) - 1)]
+        earlier = known[(np.searchsorted(known, frames, "right") - 1).clip(min=0)]
+        nearest = np.where(np.abs(later - frames) < np.abs(frames - earlier), later, earlier)
         for name in ("intrinsics", "ego_from_camera"):
             arrays[name][:, camera] = arrays[name][nearest, camera]
 

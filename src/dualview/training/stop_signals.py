@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run in order: the step under way is finished and kept, and --resume goes on after it."""
+"""Ctrl-C, SIGTERM and a closed terminal end a run in order: the step under way is finished and kept, and --resume goes on after it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from typing import Any
 from dualview.errors import DualViewError
 from dualview.training.lightning import lightning
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SAID = b"\nstopping after this step; once more to stop at once\n"
 _AGAIN = 2.0
 
 
 class TrainingStoppedError(DualViewError):
     """The run was asked to stop before its last step, and did. `exit_status` is what shells expect of a process so ended."""
 
-    def __init__(self, message: str, number: int) -> None:
+    def __init__(self, message: str, number: int | None) -> None:
+        """number: of the signal; None for a process beside the first one, whose end must not look like a failure."""
         super().__init__(message)
-        self.exit_status = 128 + number
+        self.exit_status = 0 if number is None else 128 + number
 
 
 class StopOnSignal(lightning().Callback):  # type: ignore[misc]
@@ -33,6 +35,8 @@ class StopOnSignal(lightning().Callback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self.number: int | None = None  # of the signal that came, on any process
+        # Asked now, before Lightning wraps SIGTERM's handler in its own, which also ends what was told to ignore it.
+        self._ignored = {number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_IGN}
         self._before: dict[int, Any] = {}
         self._first: dict[int, float] = {}  # signal -> when it first came, s
         self._step = 0
@@ -43,8 +47,7 @@ class StopOnSignal(lightning().Callback):  # type: ignore[misc]
         if threading.current_thread() is not threading.main_thread():
             return
         for number in _SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._receive)
+            self._before[number] = signal.signal(number, signal.SIG_IGN if number in self._ignored else self._receive)
 
     def on_train_batch_end(self, trainer: Any, *unused: Any) -> None:
         """Stop, with all processes, where a step is whole: between the batches of one, gradients would be lost."""
@@ -69,8 +72,8 @@ class StopOnSignal(lightning().Callback):  # type: ignore[misc]
         if time.monotonic() - self._first.setdefault(number, time.monotonic()) > _AGAIN:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        with contextlib.suppress(OSError, ValueError):  # Ctrl-C ends the reader of our output (`| tee`) too
-            print("\nstopping after this step; once more to stop at once", flush=True)
+        with contextlib.suppress(OSError):  # Ctrl-C ends the reader of our output (`| tee`) too
+            os.write(1, _SAID)  # not `print`, which may be at work just now
 
 
 def leave_signals_to_the_run(worker: int) -> None:

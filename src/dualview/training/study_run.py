@@ -86,9 +86,10 @@ def run_study(
             except Exception:  # a run that failed: those under way end, nothing more begins
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        except KeyboardInterrupt:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
-            commands.stop()
+            if not isinstance(error, Exception):  # Ctrl-C and its like: what is under way stops
+                commands.stop()
             raise
     return read_scores(study, place)
 

@@ -108,7 +108,10 @@ def _train(
         )
         warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")  # frozen parts, on purpose
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.* is deprecated")  # Lightning's own, on torch's
-        trainer.fit(module, datamodule=data, ckpt_path=str(folder / LAST) if resume else None, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=str(folder / LAST) if resume else None, weights_only=True)
+        finally:
+            data.close()
     if module.bad_steps >= trainer.global_step > 0:
         raise TrainingDivergedError(
             f"none of the {trainer.global_step} steps was finite, so nothing is learned: look at the recordings named, or lower "
@@ -116,7 +119,8 @@ def _train(
         )
     if stop.number is not None and trainer.global_step < recipe.steps:
         raise TrainingStoppedError(
-            f"stopped after {trainer.global_step} of {recipe.steps} steps, all kept in {folder}: go on with --resume", stop.number
+            f"stopped after {trainer.global_step} of {recipe.steps} steps, all kept in {folder}: go on with --resume",
+            stop.number if trainer.is_global_zero else None,
         )
     return TrainingResult(folder / WEIGHTS, trainer.global_step, module.last_losses)
 
