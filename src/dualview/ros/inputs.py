@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections import deque
@@ -56,49 +57,37 @@ class Inputs:
     ) -> None:
         self._node = node
         self._subscriptions: list[Subscription] = []
-        try:
-            self._subscribe(rig, queue_depth, receive, on_incompatible, on_lost)
-        except BaseException:
-            self.destroy()  # nobody else knows of those that were made
-            raise
-
-    def _subscribe(
-        self,
-        rig: Rig,
-        queue_depth: int,
-        receive: Callable[[str, Any], None],
-        on_incompatible: Callable[[str, str], None],
-        on_lost: Callable[[str, int], None],
-    ) -> None:
-        node = self._node
-        quiet = SubscriptionEventCallbacks(
-            use_default_callbacks=False
-        )  # each event handler costs time in every spin
-        for camera in rig.cameras:
-            kind = CompressedImage if camera.compressed else Image
-            take = functools.partial(receive, camera.image_topic)
-            arguments = (kind, camera.image_topic, take, image_qos(queue_depth))
-            events = SubscriptionEventCallbacks(
-                incompatible_qos=functools.partial(self._incompatible, on_incompatible, camera.name),
-                message_lost=functools.partial(self._lost, on_lost, camera.name),
-                use_default_callbacks=False,
-            )
-            try:
-                subscription = node.create_subscription(*arguments, event_callbacks=events)
-            except UnsupportedEventTypeError:  # not every middleware has these events
-                subscription = node.create_subscription(*arguments, event_callbacks=quiet)
-            self._subscriptions.append(subscription)
-            if camera.camera_info_topic:
-                topic = camera.camera_info_topic
-                take = functools.partial(receive, topic)
-                self._subscriptions.append(
-                    node.create_subscription(
-                        CameraInfo, topic, take, image_qos(queue_depth), event_callbacks=quiet
-                    )
+        with contextlib.ExitStack() as undo:  # nobody else knows of those that were made
+            undo.callback(self.destroy)
+            quiet = SubscriptionEventCallbacks(
+                use_default_callbacks=False
+            )  # each event handler costs time in every spin
+            for camera in rig.cameras:
+                kind = CompressedImage if camera.compressed else Image
+                take = functools.partial(receive, camera.image_topic)
+                arguments = (kind, camera.image_topic, take, image_qos(queue_depth))
+                events = SubscriptionEventCallbacks(
+                    incompatible_qos=functools.partial(self._incompatible, on_incompatible, camera.name),
+                    message_lost=functools.partial(self._lost, on_lost, camera.name),
+                    use_default_callbacks=False,
                 )
-        for topic, qos in (("/tf", TF_QOS), ("/tf_static", STATIC_TF_QOS)):
-            take = functools.partial(receive, topic)
-            self._subscriptions.append(node.create_subscription(TFMessage, topic, take, qos))
+                try:
+                    subscription = node.create_subscription(*arguments, event_callbacks=events)
+                except UnsupportedEventTypeError:  # not every middleware has these events
+                    subscription = node.create_subscription(*arguments, event_callbacks=quiet)
+                self._subscriptions.append(subscription)
+                if camera.camera_info_topic:
+                    topic = camera.camera_info_topic
+                    take = functools.partial(receive, topic)
+                    self._subscriptions.append(
+                        node.create_subscription(
+                            CameraInfo, topic, take, image_qos(queue_depth), event_callbacks=quiet
+                        )
+                    )
+            for topic, qos in (("/tf", TF_QOS), ("/tf_static", STATIC_TF_QOS)):
+                take = functools.partial(receive, topic)
+                self._subscriptions.append(node.create_subscription(TFMessage, topic, take, qos))
+            undo.pop_all()
 
     def destroy(self) -> None:
         """Unsubscribe from everything."""

@@ -63,13 +63,16 @@ class TransformBuffer:
 
     def _make_room(self) -> None:
         """Forget moving frames that fell silent and carry no other: systems that name one for each object never stop making new ones."""
+        if self._history_ns is None or len(self._edges) < _MANY:
+            return
         newest = sorted(edge.stamps[-1] for edge in self._edges.values() if not edge.static and edge.stamps)
-        if self._history_ns is not None and len(self._edges) >= _MANY and newest:
-            oldest = newest[len(newest) // 2] - max(self._history_ns, _SILENT_NS)  # by most clocks, not by one that may be wrong
-            parents = {edge.parent for edge in self._edges.values()}
-            for child, edge in list(self._edges.items()):
-                if not edge.static and child not in parents and not (edge.stamps and edge.stamps[-1] >= oldest):
-                    del self._edges[child]
+        if not newest:
+            return
+        oldest = newest[len(newest) // 2] - max(self._history_ns, _SILENT_NS)  # by most clocks, not by one that may be wrong
+        parents = {edge.parent for edge in self._edges.values()}
+        for child, edge in list(self._edges.items()):
+            if not edge.static and child not in parents and not (edge.stamps and edge.stamps[-1] >= oldest):
+                del self._edges[child]
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> np.ndarray:
         """`target_from_source` [4, 4] (float64) at `stamp_ns`.

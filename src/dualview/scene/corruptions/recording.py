@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dualview.errors import BagError
 from dualview.scene.bag_reader import BagReader
-from dualview.scene.bag_writer import BagWriter
+from dualview.scene.bag_writer import BagWriter, check_new_recording
 from dualview.scene.corruptions.corruption import Corruption
 from dualview.scene.corruptions.encoded import corrupt_encoded
 from dualview.scene.images import EncodedImage
@@ -34,8 +33,7 @@ def corrupt_recording(
 
     Raises BagError if the recording has none of the rig's cameras, if it can't be read, or if `target` can't be written.
     """
-    if Path(target).exists() and Path(target).resolve() == Path(source).resolve():
-        raise BagError(f"{target} is the recording itself: give the corrupted copy another name")
+    check_new_recording(target, overwrite, source)
     numbers = {camera.image_topic: number for number, camera in enumerate(rig.cameras)}
     types, done = message_typestore(), 0
     with BagReader(source) as bag:

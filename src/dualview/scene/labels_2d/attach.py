@@ -11,7 +11,7 @@ import simplejpeg
 from dualview.errors import BagError
 from dualview.scene.bag_messages import annotations_2d_message
 from dualview.scene.bag_reader import BagReader
-from dualview.scene.bag_writer import BagWriter
+from dualview.scene.bag_writer import BagWriter, check_new_recording
 from dualview.scene.corruptions.encoded import decode_fully
 from dualview.scene.labels_2d.labels import Labels2D
 from dualview.scene.labels_2d.recorded_images import image_stamps
@@ -36,8 +36,7 @@ def attach_labels_2d(
     of messages done. The copy appears when it is complete. Raises BagError if labels are for images that the recording doesn't have, or if
     one of the recordings can't be read or written.
     """
-    if Path(target).exists() and Path(target).resolve() == Path(source).resolve():
-        raise BagError(f"{target} is the recording itself: give the labelled copy another name")
+    check_new_recording(target, overwrite, source)
     replaced = {rig.annotations_2d_topic_of(name) for name in rig.camera_names}
     with BagReader(source) as bag:
         log_times = {
