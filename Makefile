@@ -1,5 +1,5 @@
 # make demo [BAG=recording RIG=name OUT=folder]   set up what is missing, play a drive through the node, and draw and score what came out
-# make test [ARGS="-k name -x"]                   set up what is missing and run the tests
+# make test [ARGS="-k name -x"]                   set up what is missing and run the tests, two files at a time (ARGS="-n 0": one process)
 # make lint | format                              ruff and mypy | let ruff sort imports and mend what it can
 # make venv                                       only set up: .venv with everything, messages included (again after changing msg/)
 # make colcon                                     build as on a ROS machine, against the wheels in .venv, into install/
@@ -16,8 +16,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo: venv
 	$(VENV)/bin/dualview demo $(if $(BAG),--bag "$(BAG)") $(if $(RIG),--rig "$(RIG)") $(if $(OUT),--out "$(OUT)") $(ARGS)
 
+# A file's tests stay in one process, for what they share; each process computes in one thread, for the other one's sake.
 test: venv
-	$(PYTHON_IN_VENV) -m pytest $(ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PYTHON_IN_VENV) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: venv
 	$(PYTHON_IN_VENV) -m ruff check src test tools setup.py launch

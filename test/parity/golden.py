@@ -1,7 +1,7 @@
 """Golden cases: published networks' numbers for given weights and inputs, read from DUALVIEW_PARITY (default ../shared/parity).
 
 A case is a folder with config.json and safetensors files (weights, inputs, expected). `check` compares a tensor with its golden
-one and keeps the largest error, so that a run of the parity tests ends with a table (see conftest.py).
+one and keeps the largest error, so that a run of the parity tests ends with a table (see ../conftest.py).
 """
 
 from __future__ import annotations

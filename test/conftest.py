@@ -1,0 +1,25 @@
+"""After the tests, whatever processes they ran in: a line for each parity case, its largest error and how much of the tolerance it uses."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    cases: dict[str, list[dict]] = defaultdict(list)
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "teardown":  # the last of a test's reports: it has all that parity/conftest.py added
+                for name, value in report.user_properties:
+                    if name == "parity":
+                        for error in value:
+                            cases[error["case"]].append(error)
+    if not cases:
+        return
+    terminalreporter.section("parity: largest error a case")
+    for case, errors in sorted(cases.items()):
+        worst = max(errors, key=lambda error: error["of_tolerance"])
+        terminalreporter.write_line(
+            f"{case:34} {len(errors):4} tensors   worst: {worst['tensor']:36} error {worst['largest']:.2e}"
+            f" = {worst['of_tolerance']:6.1%} of tolerance"
+        )
