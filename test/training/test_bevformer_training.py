@@ -8,11 +8,16 @@ import torch
 from safetensors.torch import load_file
 
 import dualview
+from dualview.detectors.checkpoint import build_detector
+from dualview.detectors.inputs import DetectorInputs
 from dualview.detectors.session import TrackingSession
 from dualview.evaluation.run import detect
 from dualview.scene.rig import load_rig
+from dualview.supervision.ground_truth import GroundTruth
 from dualview.training.lightning import lightning
+from dualview.training.losses import LossPlan
 from dualview.training.recipe import recipe_from_dict
+from dualview.training.recipe_settings import LossSettings
 from dualview.training.trainer import train
 
 
@@ -59,6 +64,27 @@ def test_a_cut_off_run_goes_on_with_its_maps(content: dict, tmp_path: Path) -> N
     assert rows(tmp_path / "cut") == rows(tmp_path / "whole") and len(rows(tmp_path / "cut")) == 8
     first, second = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_boxes_that_no_query_can_reach_are_not_taught(content: dict) -> None:
+    config = recipe_from_dict(content).detector_config()
+    plan = LossPlan.of(config, LossSettings(denoising=None))
+    torch.manual_seed(0)
+    detector = build_detector(config)
+    cameras = len(config.camera_names)
+    images = torch.randn(1, cameras, 3, *config.image_size)
+    inputs = DetectorInputs(
+        images, torch.eye(4).expand(1, cameras, 4, 4), torch.ones(1, cameras, dtype=torch.bool),
+        torch.zeros(1, dtype=torch.float64), torch.eye(4, dtype=torch.float64)[None],
+        torch.eye(3).expand(1, cameras, 3, 3), torch.eye(4, dtype=torch.float64).expand(1, cameras, 4, 4),
+    )  # fmt: skip
+    prediction = detector.train()(inputs, None)
+    near, far = (torch.tensor([[x, 3.0, 0.0, 4.0, 2.0, 1.5, 0.3, 1.0, 0.0]]) for x in (10.0, 33.0))
+    label = torch.zeros(1, dtype=torch.int64)
+    alone = plan.losses(prediction, [GroundTruth(near, label)], torch.zeros(1, cameras, *config.image_size))
+    both = GroundTruth(torch.cat([near, far]), torch.zeros(2, dtype=torch.int64))
+    found = plan.losses(prediction, [both], torch.zeros(1, cameras, *config.image_size))
+    assert alone.keys() == found.keys() and all(torch.equal(alone[name], found[name]) for name in alone)
 
 
 def test_it_learns_and_walks_a_recording(

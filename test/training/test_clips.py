@@ -55,6 +55,18 @@ def test_every_part_of_a_drive_is_seen_and_only_labelled_frames() -> None:
     assert all(f % 2 for f in seen) and len(seen) == 150
 
 
+@pytest.mark.parametrize(("max_frames", "least"), [(1, 0.6), (2, 0.5), (20, 0.4)])
+def test_the_ends_of_a_drive_are_seen_too(max_frames: int, least: float) -> None:
+    """Keyframes of a nuScenes scene: 40 at 2 Hz. least: how often the rarest frame comes, as a part of the commonest's times."""
+    settings = ClipSettings(max_frames=max_frames, min_rate=2.0, skip_probability=0.0)
+    seen = np.zeros(40)
+    for seed in range(8000 // max_frames):
+        clip = walk(drive(40, 2.0), np.random.default_rng(seed), settings)
+        assert len(clip) == max_frames
+        seen[clip] += 1
+    assert seen.min() >= least * seen.max()
+
+
 def test_each_round_walks_every_drive_once() -> None:
     drives = [drive(name=str(i)) for i in range(7)]
     slots = 3

@@ -12,6 +12,7 @@ from small_world import CLASSES, SIZE, START_NS, annotations_at, objects
 
 from dualview.errors import BagError, ConfigError
 from dualview.geometry.rigid import invert_rigid
+from dualview.scene.frame import Annotations
 from dualview.scene.keyframes import Keyframes, interpolate_annotations
 from dualview.scene.rig import load_rig
 from dualview.training.anchors import kmeans_anchors, load_anchors, save_anchors, training_boxes
@@ -173,6 +174,39 @@ def test_interpolation_takes_the_shorter_turn_and_guesses_nothing() -> None:
     assert torch.allclose(turned.cos(), torch.full((5,), 0.08).cos(), atol=1e-5)
     keyframes = Keyframes([before, after], max_gap=0.4)
     assert keyframes.at(250_000_000) is None and keyframes.at(1_000_000) is not None
+
+
+@pytest.mark.parametrize("name", ["object that leaves", "object that comes"])
+def test_an_object_of_one_keyframe_alone_is_there_beside_it_and_nowhere_else(name: str) -> None:
+    """As on nuScenes, whose cameras lead or follow the keyframes by some tens of milliseconds."""
+    things = objects(np.random.default_rng(1))
+    before = annotations_at(things, things["place"], 0)
+    after = annotations_at(things, things["place"] + 1.0, 500_000_000)
+    leaves = name == "object that leaves"
+    if leaves:
+        before = replace(before, instance_ids=(name, *before.instance_ids[1:]))
+        after = without_first(after)
+    else:
+        after = replace(after, instance_ids=(name, *after.instance_ids[1:]))
+        before = without_first(before)
+    keyframes = Keyframes([before, after])
+    near, far = (40_000_000, 60_000_000) if leaves else (460_000_000, 440_000_000)
+    beside = keyframes.at(near)
+    assert beside is not None and sorted(beside.instance_ids) == sorted((before if leaves else after).instance_ids)
+    alone, keyframe = beside.instance_ids.index(name), before if leaves else after
+    elapsed = 0.04 if leaves else -0.04
+    wanted = keyframe.boxes.center[0] + keyframe.boxes.velocity[0].nan_to_num(0.0) * elapsed
+    assert torch.allclose(beside.boxes.center[alone], wanted)
+    assert len(beside.num_lidar_points) == len(beside.visibility) == len(beside.boxes)
+    away = keyframes.at(far)
+    assert away is not None and name not in away.instance_ids and len(away.boxes) == len(beside.boxes) - 1
+
+
+def without_first(annotations: Annotations) -> Annotations:
+    return replace(
+        annotations, boxes=annotations.boxes[1:], instance_ids=annotations.instance_ids[1:],
+        num_lidar_points=annotations.num_lidar_points[1:], visibility=annotations.visibility[1:],
+    )  # fmt: skip
 
 
 def test_anchors_lie_where_boxes_are(summaries, tmp_path) -> None:

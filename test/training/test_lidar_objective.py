@@ -243,13 +243,21 @@ def test_samples_without_lidar_teach_nothing(small_recipe: dict, teacher: Path) 
 
     def losses(clouds: tuple[torch.Tensor, ...], chosen: TrainingBatch = batch) -> dict[str, torch.Tensor]:
         torch.manual_seed(1)
-        return objective.losses(prediction, replace(chosen, inputs=replace(chosen.inputs, points=clouds)))
+        depth = torch.stack([d if len(c) else torch.zeros_like(d) for d, c in zip(chosen.depth, clouds, strict=True)])
+        inputs = replace(chosen.inputs, points=clouds)
+        return objective.losses(prediction, replace(chosen, inputs=inputs, depth=depth))
 
     first, second = batch.inputs.points
     one = losses((first, empty))
-    # The second sample's boxes and depth don't matter where it has no cloud.
-    spoilt = replace(batch, truths=[batch.truths[0], batch.truths[0]], depth=batch.depth[[0, 0]])
+    # Where the second sample has no cloud its boxes don't matter. A cloud that is all above or beside the map is none.
+    spoilt = replace(batch, truths=[batch.truths[0], batch.truths[0]])
     other = losses((first, empty), spoilt)
+    assert objective._teacher.sees(second)
+    for away in (torch.tensor([100.0, 0.0, 0.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 50.0, 0.0, 0.0])):
+        assert not objective._teacher.sees(second * 0 + away)
+        beside = losses((first, second * 0 + away), spoilt)
+        teaching = [name for name in one if name.startswith(("ray/", "tig/inter"))]
+        assert teaching and all(torch.equal(one[name], beside[name]) for name in teaching)
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert any(not torch.equal(one[name], value) for name, value in losses((first, second)).items())
     assert not any("no LiDAR" in line for line in told)
@@ -259,6 +267,42 @@ def test_samples_without_lidar_teach_nothing(small_recipe: dict, teacher: Path) 
     assert all(p.grad is not None and not p.grad.any() for p in objective.adapters.parameters())
     losses((empty, empty))
     assert sum("no LiDAR in any of" in line for line in told) == 1
+
+
+def test_depths_are_learnt_without_boxes_too(small_recipe: dict, teacher: Path) -> None:
+    """A frame of which only 2D labels are used: the teacher says nothing, the returns still do; all pixels count in the mean."""
+    recipe = recipe_from_dict(distilled(small_recipe, "bevdepth-tiny", teacher))
+    objective = build(recipe).eval()
+    batch = batch_of(recipe, objective)
+    torch.manual_seed(0)
+    detector = build_detector(recipe.detector_config()).eval()
+    prediction = detector(replace(batch.inputs, images=normalize_images(batch.inputs.images)), None)
+    half = replace(batch, boxed=(True, False), truths=[batch.truths[0], batch.truths[1][:0]],
+                   beyond=[batch.beyond[0], batch.beyond[1][:0]])  # fmt: skip
+    whole, found = objective.losses(prediction, batch), objective.losses(prediction, half)
+    assert torch.equal(whole["tig/absolute_depth"], found["tig/absolute_depth"])
+    assert not torch.equal(whole["tig/inter_channel"], found["tig/inter_channel"])
+    unseen = objective.losses(prediction, replace(half, depth=half.depth * torch.tensor([1.0, 0.0])[:, None, None, None]))
+    assert 0.0 < unseen["tig/absolute_depth"] < found["tig/absolute_depth"]
+
+
+def test_boxes_past_the_detectors_range_are_no_background(small_recipe: dict, teacher: Path) -> None:
+    """The map is square, the range of what is to be found a circle: what stands in a corner is an object all the same."""
+    far = {**small_recipe, "data": {**small_recipe["data"], "max_range": 5.0}}
+    recipes = [recipe_from_dict(distilled(content, "bevdet-tiny", teacher)) for content in (small_recipe, far)]
+    objective = build(recipes[0]).eval()
+    batches = [batch_of(recipe, objective) for recipe in recipes]
+    assert sum(len(t.labels) for t in batches[1].truths) < sum(len(t.labels) for t in batches[0].truths)
+    assert sum(len(t.labels) for t in batches[1].beyond) > 0
+    torch.manual_seed(0)
+    detector = build_detector(recipes[0].detector_config()).eval()
+    inputs = batches[0].inputs
+    prediction = detector(replace(inputs, images=normalize_images(inputs.images)), None)
+    found = []
+    for batch in (*batches, replace(batches[1], beyond=[b[:0] for b in batches[1].beyond])):
+        torch.manual_seed(1)
+        found.append(objective.losses(prediction, batch)["ray/weighted"])
+    assert torch.allclose(found[0], found[1]) and not torch.allclose(found[0], found[2])
 
 
 def test_depth_alone_needs_no_teacher(small_recipe: dict, tmp_path: Path) -> None:
@@ -300,6 +344,7 @@ def test_what_does_not_go_together_is_named(small_recipe: dict, teacher: Path, t
         teacher,
         response={},
     )
+    fails(ConfigError, "nothing else asks the teacher", "dualview-tiny", "rayd3d", teacher, rays=None)
     with pytest.raises(ConfigError, match="set teacher to the weights"):
         with_section(small_recipe, "bevdet-tiny", "rayd3d", None)
     with pytest.raises(ConfigError, match="every part is turned off"):

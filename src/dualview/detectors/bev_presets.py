@@ -49,13 +49,13 @@ def bevdet_r50() -> BevDetConfig:
 
 
 def bevdepth_r50() -> BevDetConfig:
-    """BEVDepth's depth network, bins (2 to 58 m) and height (-5 to 3 m) before BEVDet's encoder."""
+    """BEVDepth's depth network, bins (2 to 58 m), height (-5 to 3 m) and suppression by distance, with BEVDet's encoder."""
     config = bevdet_r50()
     lift = replace(
         config.bev, camera_aware=True, depth_bins=DepthBins(2.0, 58.0, 0.5), context_channels=80,
         grid=BevGrid.centered(51.2, 0.8, -5.0, 3.0),
     )  # fmt: skip
-    return replace(config, name="bevdepth-r50", bev=lift)
+    return replace(config, name="bevdepth-r50", bev=lift, decoding=CenterDecodingConfig("circle"))
 
 
 def with_camera(config: BevDetConfig, name: str) -> BevDetConfig:
@@ -92,5 +92,5 @@ def bevdepth4d_tiny() -> BevDetConfig:
 
 
 def bevdepth4d_r50() -> BevDetConfig:
-    """Both, two keyframes."""
-    return with_history(bevdepth_r50(), "bevdepth4d-r50", _LAST_KEYFRAME, 2, False)
+    """BEVDepth with two keyframes, whose maps meet as they were lifted."""
+    return with_history(bevdepth_r50(), "bevdepth4d-r50", _LAST_KEYFRAME, 0, False)

@@ -9,6 +9,7 @@ set: mCE is comparable with published figures on that set only; elsewhere give t
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,17 +17,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import simplejpeg
 import torch
 from torch import Tensor
 
-from dualview import __version__
 from dualview.detectors.result_cache import ResultCache
 from dualview.detectors.session import TrackingSession
 from dualview.errors import ConfigError
 from dualview.evaluation.detection import score_detections
 from dualview.evaluation.protocol import Protocol
 from dualview.evaluation.run import Labels, detect, label
+from dualview.scene import corruptions as corruption_code
 from dualview.scene.corruptions.catalogue import CORRUPTIONS, SEVERITIES, TITLES
 from dualview.scene.corruptions.corruption import Corruption
 from dualview.scene.corruptions.encoded import CorruptImage, corrupt_closed, corrupt_encoded
@@ -153,7 +156,7 @@ def evaluate_corrupted(
     """
     corrupt: CorruptImage = corrupt_encoded
     if cache is not None:
-        corrupt = partial(_corrupt_or_recall, ResultCache(cache, f"corrupted images of dualview {__version__}"))
+        corrupt = partial(_corrupt_or_recall, ResultCache(cache, _maker_of_images()))
     for corruption in corruptions:
         keyframes = []
         for path, name, known, frames in zip(paths, names, labels, only or [None] * len(paths), strict=True):
@@ -165,6 +168,15 @@ def evaluate_corrupted(
         scores = score_detections(keyframes, protocol)
         present = None if scores.present is None else scores.present.nds
         yield CorruptedScore(corruption, scores.nds, scores.mean_ap, present)
+
+
+def _maker_of_images() -> str:
+    """What corrupted images depend on beside themselves: our code and the libraries that compute and encode them."""
+    code = hashlib.sha256()
+    for file in sorted(Path(corruption_code.__file__).parent.glob("*.py")):
+        code.update(file.read_bytes())
+    libraries = " ".join(f"{module.__name__} {module.__version__}" for module in (np, cv2, simplejpeg))
+    return f"corrupted images of {code.hexdigest()} {libraries}"
 
 
 def _corrupt_or_recall(

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dualview.geometry.boxes import yaw_difference
+from dualview.geometry.boxes import concatenate_boxes, yaw_difference
 from dualview.geometry.rigid import wrap_angle
 from dualview.scene.frame import Annotations
 
@@ -35,9 +35,9 @@ class Keyframes:
         """Boxes (world frame) at an instant, None if the keyframes don't say.
 
         A keyframe within 5 ms counts as it is. Otherwise an object that both neighbouring keyframes know is
-        in between, linear in place and velocity and by the shorter turn in heading; objects that only the
-        nearer one knows aren't guessed. Without neighbours on both sides, a keyframe within 55 ms is carried
-        over with its own velocities.
+        in between, linear in place and velocity and by the shorter turn in heading. What only the nearer one knows, or
+        all of it without neighbours on both sides, is carried over with its own velocities from within 55 ms: a camera
+        that leads the keyframes isn't told that nothing is there. Farther away it isn't guessed.
         """
         position = bisect_left(self.stamps, stamp_ns)
         near = [a for a in self.annotations[max(position - 1, 0) : position + 1]]
@@ -46,14 +46,32 @@ class Keyframes:
         nearest = min(near, key=lambda a: abs(a.stamp_ns - stamp_ns))
         if abs(nearest.stamp_ns - stamp_ns) <= _SAME_NS:
             return replace(nearest, stamp_ns=stamp_ns)
+        carried = _carried_over(nearest, stamp_ns) if abs(nearest.stamp_ns - stamp_ns) <= _NEAR_NS else None
         if self.interpolate and len(near) == 2 and near[1].stamp_ns - near[0].stamp_ns <= self.max_gap * 1e9:
-            return interpolate_annotations(near[0], near[1], stamp_ns)
-        if abs(nearest.stamp_ns - stamp_ns) <= _NEAR_NS:
-            elapsed = (stamp_ns - nearest.stamp_ns) * 1e-9
-            boxes = nearest.boxes
-            moved = boxes.center + boxes.velocity.nan_to_num(0.0).to(boxes.center.dtype) * elapsed
-            return replace(nearest, stamp_ns=stamp_ns, boxes=replace(boxes, center=moved))
-        return None
+            between = interpolate_annotations(near[0], near[1], stamp_ns)
+            return between if carried is None else _with_others(between, carried)
+        return carried
+
+
+def _carried_over(annotations: Annotations, stamp_ns: int) -> Annotations:
+    """A keyframe at another instant, everything in it moved by its velocity."""
+    boxes, elapsed = annotations.boxes, (stamp_ns - annotations.stamp_ns) * 1e-9
+    moved = boxes.center + boxes.velocity.nan_to_num(0.0).to(boxes.center.dtype) * elapsed
+    return replace(annotations, stamp_ns=stamp_ns, boxes=replace(boxes, center=moved))
+
+
+def _with_others(annotations: Annotations, more: Annotations) -> Annotations:
+    """Annotations, and after them the objects of `more` that aren't in them; both of one recording."""
+    known = set(annotations.instance_ids)
+    index = torch.tensor([i for i, name in enumerate(more.instance_ids) if name not in known], dtype=torch.int64)
+    return Annotations(
+        annotations.stamp_ns,
+        concatenate_boxes([annotations.boxes, more.boxes[index]]),
+        annotations.class_names,
+        (*annotations.instance_ids, *(more.instance_ids[int(i)] for i in index)),
+        torch.cat([annotations.num_lidar_points, more.num_lidar_points[index]]),
+        torch.cat([annotations.visibility, more.visibility[index]]),
+    )
 
 
 def interpolate_annotations(before: Annotations, after: Annotations, stamp_ns: int) -> Annotations:

@@ -95,7 +95,7 @@ def make_denoising(
     memory: of the frame that the decoder's instance memory remembers; ignored if its batch is another one.
     draws: to fix the noise.
     """
-    truths = [truth.first(config.max_boxes) for truth in truths]
+    truths = [truth[: config.max_boxes] for truth in truths]
     most = max((len(truth.labels) for truth in truths), default=0)
     if most == 0 or config.groups == 0:
         return None

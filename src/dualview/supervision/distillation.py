@@ -7,7 +7,7 @@ inputs that it needs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -61,6 +61,11 @@ class DistillationSettings:
     def needs_teacher(self) -> bool:
         """Whether a LiDAR teacher must run; the depth losses need LiDAR points only."""
         return any(part is not None for part in (self.inner_feature, self.rays, self.response))
+
+    @property
+    def without_depth(self) -> DistillationSettings:
+        """What compares two maps, the depth losses left out."""
+        return replace(self, absolute_depth=0.0, inner_depth=None)
 
     @property
     def needs_object_depth(self) -> bool:
@@ -120,7 +125,7 @@ def distillation_losses(
         raise ValueError(
             f"{len(truths)} samples of ground truth for a batch of {len(student.bev)}: give one for each"
         )
-    losses = _depth_losses(student, object_depth, settings)
+    losses = object_depth_losses(student, object_depth, settings)
     if not settings.needs_teacher:
         return losses
     if teacher is None:
@@ -140,9 +145,10 @@ def distillation_losses(
     return losses
 
 
-def _depth_losses(
+def object_depth_losses(
     student: StudentOutputs, target: ObjectDepth | None, settings: DistillationSettings
 ) -> dict[str, Tensor]:
+    """Terms "tig/absolute_depth|inner_depth" alone, which need no teacher; without returns or objects they are zero."""
     if not settings.needs_object_depth:
         return {}
     if student.depth_logits is None or student.depth_bins is None or target is None:

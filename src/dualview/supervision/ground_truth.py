@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.box_state import encode_boxes
 
 TARGET_SIZE = 10  # box state without vertical velocity, which no data set annotates
@@ -24,10 +26,27 @@ class GroundTruth:
     labels: Tensor
     track_ids: Tensor | None = None
 
-    def first(self, count: int) -> GroundTruth:
-        """The first `count` boxes."""
-        ids = None if self.track_ids is None else self.track_ids[:count]
-        return GroundTruth(self.boxes[:count], self.labels[:count], ids)
+    def __getitem__(self, index: Tensor | slice) -> GroundTruth:
+        """Some of the boxes."""
+        ids = None if self.track_ids is None else self.track_ids[index]
+        return GroundTruth(self.boxes[index], self.labels[index], ids)
+
+    def joined(self, other: GroundTruth) -> GroundTruth:
+        """These boxes and after them those of `other`; without track ids unless both have them."""
+        ids = None
+        if self.track_ids is not None and other.track_ids is not None:
+            ids = torch.cat([self.track_ids, other.track_ids])
+        return GroundTruth(torch.cat([self.boxes, other.boxes]), torch.cat([self.labels, other.labels]), ids)
+
+    def to(self, device: torch.device | str) -> GroundTruth:
+        """The same boxes on another device."""
+        ids = None if self.track_ids is None else self.track_ids.to(device)
+        return GroundTruth(self.boxes.to(device), self.labels.to(device), ids)
+
+    def within(self, grid: BevGrid) -> GroundTruth:
+        """The boxes whose centres lie on a grid, whatever their height."""
+        place = grid.normalized(self.boxes)
+        return self[((place > 0) & (place < 1)).all(1)]
 
     def states(self) -> Tensor:
         """Box states [n, 10]; unknown velocities stay NaN."""

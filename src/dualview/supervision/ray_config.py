@@ -1,7 +1,9 @@
-"""Every choice of RayD3D (arXiv 2603.07493), ray-based distillation, in one place.
+"""The choices of RayD3D (arXiv 2603.07493), ray-based distillation, in one place.
 
 The paper fixes the number of negatives, their Gaussian, the temperature 0.07, the form of the losses and their
-weight 1. All else is open there; the defaults are this project's reading, the other values the other readings.
+weight 1. All else is open there; the defaults are this project's reading, the other values the other readings. Of what stands in
+the code alone: objects are their boxes' cells (`box_cells.py`), a positive is any of them on the ray, KL is of the teacher's
+shares to the student's, and what lies between the maps is `networks/distillation_adapter.py`.
 """
 
 from __future__ import annotations

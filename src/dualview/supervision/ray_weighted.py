@@ -25,7 +25,8 @@ def ray_discrepancy(student: Tensor, teacher: Tensor, layout: RayLayout, config:
         difference = (_divergence(taught, middle, config) + _divergence(learnt, middle, config)) / 2
     else:
         difference = _divergence(taught, learnt, config)
-    # Rounding, and shares that don't sum to 1, can give a trifle below zero.
+    # Rounding can give a trifle below zero. Without `renormalize` shares don't sum to 1, and a ray on which the student has more
+    # than the teacher is far below: it gets no weight there.
     return torch.where(layout.valid.any(-1), difference, 0.0).clamp(min=0)
 
 

@@ -64,12 +64,7 @@ def walk(drive: DriveSummary, random: np.random.Generator, settings: ClipSetting
     rate = float(np.exp(random.uniform(np.log(settings.min_rate), np.log(settings.max_rate))))
     backwards = random.uniform() < settings.reverse_probability
     interval = 1.0 / rate
-    # The mean step is (1 + skip probability) intervals: begin so early that the clip is full, wherever in the
-    # drive it lies.
-    needed = settings.max_frames * interval * (1 + settings.skip_probability)
-    latest = max(stamps[-1] - needed, stamps[0] + interval)
-    begin = random.uniform(stamps[0], latest)
-    chosen = [max(int(np.searchsorted(stamps, begin, side="right")) - 1, 0)]
+    chosen = [_begin(stamps, random, settings, interval)]
     while len(chosen) < settings.max_frames:
         skipped = random.uniform() < settings.skip_probability
         wanted = stamps[chosen[-1]] + interval * (2 if skipped else 1) - _JITTER * interval
@@ -81,6 +76,22 @@ def walk(drive: DriveSummary, random: np.random.Generator, settings: ClipSetting
         chosen.append(following)
     played = chosen[::-1] if backwards else chosen
     return [int(frames[i]) for i in played]
+
+
+def _begin(stamps: np.ndarray, random: np.random.Generator, settings: ClipSettings, interval: float) -> int:
+    """The frame a clip begins with. All frames of a drive are seen about equally often, its first and last ones too: a clip
+    that would begin before the drive, or last beyond it, is moved inside, to any frame of the interval at that end.
+    """
+    if len(stamps) > 1:
+        interval = max(interval, float(np.median(np.diff(stamps))))
+    # The mean step is (1 + skip probability) intervals.
+    needed = (settings.max_frames - 1) * interval * (1 + settings.skip_probability)
+    latest = int(np.searchsorted(stamps, stamps[-1] - needed - _JITTER * interval))  # a clip from here on is full
+    begin = int(random.integers(latest + 1 - len(stamps), len(stamps)))
+    within_interval = int(random.integers(max(np.searchsorted(stamps, stamps[0] + (1 - _JITTER) * interval), 1)))
+    if begin < 0:
+        return min(within_interval, len(stamps) - 1)
+    return begin if begin <= latest else min(latest + within_interval, len(stamps) - 1)
 
 
 @dataclass(frozen=True)

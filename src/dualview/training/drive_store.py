@@ -28,7 +28,7 @@ from dualview.teachers.folder_lock import locked
 from dualview.training.array_file import write_error
 from dualview.training.lidar_store import StoredSweeps
 
-FORMAT = 1
+FORMAT = 2
 IMAGES, DEPTHS = "images.u8", "depth.npy"
 _LOCKS = ".locks"  # folder beside the drives; their own folders come and go as a whole
 

@@ -44,6 +44,13 @@ class LidarTeacher:
         """Of its bird's-eye-view map."""
         return self._detector.lidar_branch.out_channels
 
+    def sees(self, cloud: Tensor) -> bool:
+        """Whether any point of a cloud [P, 5] is where the teacher looks; of others its map says nothing."""
+        grid = self.config.branch.grid
+        low = cloud.new_tensor([grid.x_min, grid.y_min, grid.z_min])
+        high = cloud.new_tensor([grid.x_max, grid.y_max, grid.z_max])
+        return bool(((cloud[:, :3] >= low) & (cloud[:, :3] < high)).all(1).any())
+
     @torch.no_grad()
     def outputs(self, clouds: Sequence[Tensor], with_center: bool) -> TeacherOutputs:
         """What it says of B clouds [P, 5] (m, the student's augmented frame), in float32 where the clouds are.

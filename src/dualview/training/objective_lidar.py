@@ -24,10 +24,11 @@ from dualview.supervision.distillation import (
     StudentOutputs,
     TeacherOutputs,
     distillation_losses,
+    object_depth_losses,
 )
 from dualview.supervision.ground_truth import GroundTruth
 from dualview.supervision.ray_layout import CameraView
-from dualview.supervision.tig_targets import ObjectDepth, object_depth_of_map
+from dualview.supervision.tig_targets import object_depth_of_map
 from dualview.training.lidar_teacher import LidarTeacher, load_lidar_teacher
 from dualview.training.objectives import Objective, SampleNeeds
 from dualview.training.recipe import Recipe
@@ -69,46 +70,59 @@ class LidarObjective(Objective):
             )
 
     def losses(self, prediction: Prediction, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Terms "tig/...", "ray/..." and "response" (see `distillation_losses`). Samples without a LiDAR point, or without
-        3D labels, teach nothing.
+        """Terms "tig/...", "ray/..." and "response" (see `distillation_losses`).
+
+        Boxes past the detector's range count as well: they are on the map, and no background. The teacher teaches nothing
+        about samples in which it sees no LiDAR point, nor about those without 3D labels, whose background isn't known;
+        depths are learnt from every sample that has returns.
         """
-        assert prediction.bev is not None
-        clouds = batch.inputs.points if self._teacher is not None else None
-        seen = [bool(d.any()) for d in batch.depth] if clouds is None else [len(c) > 0 for c in clouds]
-        boxed = batch.boxed or (True,) * len(seen)  # where boxes aren't known, foreground isn't either
-        taught = torch.tensor([has and known for has, known in zip(seen, boxed, strict=True)])
+        truths = [truth.joined(beyond) for truth, beyond in zip(batch.truths, batch.beyond, strict=True)]
+        losses = self._depths(prediction, batch, truths)
+        if self._teacher is None:
+            self._tell_without(batch, [bool(d.any()) for d in batch.depth])
+            return losses
+        clouds = batch.inputs.points
+        assert clouds is not None
+        seen = [self._teacher.sees(cloud) for cloud in clouds]
+        self._tell_without(batch, seen)
+        boxed = batch.boxed or (True,) * len(seen)
+        taught = [i for i, (has, known) in enumerate(zip(seen, boxed, strict=True)) if has and known]
+        # With nothing to teach in the batch: all terms and all gradients are there, and are zero.
+        weight, chosen = (1.0, taught) if taught else (0.0, list(range(len(seen))))
+        teacher = self._teacher.outputs([clouds[i] for i in chosen], self.settings.response is not None)
+        found = self._compare(prediction, batch, chosen, teacher, [truths[i] for i in chosen])
+        return losses | {name: weight * value for name, value in found.items()}
+
+    def _tell_without(self, batch: TrainingBatch, seen: list[bool]) -> None:
         if not any(seen) and not self._told:
             self._told = True
             self._tell(f"no LiDAR in any of {'; '.join(batch.sources)}: the teacher can't teach there")
-        # Without any LiDAR in the batch: all terms and all gradients are there, and are zero.
-        weight = 1.0 if bool(taught.any()) else 0.0
-        chosen = taught.nonzero()[:, 0].tolist() if weight else list(range(len(taught)))
-        teacher = None
-        if self._teacher is not None and clouds is not None:
-            with_center = self.settings.response is not None
-            teacher = self._teacher.outputs([clouds[i] for i in chosen], with_center)
-        truths = [batch.truths[i] for i in chosen]
-        inputs = batch.inputs
-        index = torch.tensor(chosen, device=inputs.images.device)
-        cameras = CameraView(inputs.image_from_working[index], inputs.camera_mask[index], inputs.image_size)
-        found = self._compare(
-            prediction, index, teacher, truths, self._object_depth(batch, index, truths), cameras
-        )
-        return {name: weight * value for name, value in found.items()}
+
+    def _depths(
+        self, prediction: Prediction, batch: TrainingBatch, truths: list[GroundTruth]
+    ) -> dict[str, Tensor]:
+        bev, lift = prediction.bev, self._student.lift
+        if not self.settings.needs_object_depth or lift is None:
+            return {}
+        assert bev is not None
+        target = object_depth_of_map(
+            batch.depth, batch.inputs.image_from_working, truths, lift.image_stride, lift.depth_bins,
+            self.settings.depth_pixels,
+        )  # fmt: skip
+        student = StudentOutputs(bev.features, self._student.grid, bev.depth_logits, lift.depth_bins)
+        return object_depth_losses(student, target, self.settings)
 
     def _compare(
         self,
         prediction: Prediction,
-        index: Tensor,
-        teacher: TeacherOutputs | None,
+        batch: TrainingBatch,
+        chosen: list[int],
+        teacher: TeacherOutputs,
         truths: list[GroundTruth],
-        object_depth: ObjectDepth | None,
-        cameras: CameraView,
     ) -> dict[str, Tensor]:
-        bev, lift = prediction.bev, self._student.lift
+        bev, inputs = prediction.bev, batch.inputs
         assert bev is not None
-        logits = None if bev.depth_logits is None else bev.depth_logits[index]
-        bins = None if lift is None else lift.depth_bins
+        index = torch.tensor(chosen, device=inputs.images.device)
         center = []
         if self.settings.response is not None:
             center = [
@@ -116,21 +130,10 @@ class LidarObjective(Objective):
                 for task in prediction.center
             ]
         # The layers between the maps are in float32, the student's map may not be.
-        student = StudentOutputs(bev.features[index].float(), self._student.grid, logits, bins, center)
-        return distillation_losses(
-            student, teacher, truths, self.settings, self.adapters, object_depth, cameras
-        )
-
-    def _object_depth(
-        self, batch: TrainingBatch, index: Tensor, truths: list[GroundTruth]
-    ) -> ObjectDepth | None:
-        lift = self._student.lift
-        if not self.settings.needs_object_depth or lift is None:
-            return None
-        matrices = batch.inputs.image_from_working[index]
-        return object_depth_of_map(
-            batch.depth[index], matrices, truths, lift.image_stride, lift.depth_bins, self.settings.depth_pixels
-        )
+        student = StudentOutputs(bev.features[index].float(), self._student.grid, center=center)
+        cameras = CameraView(inputs.image_from_working[index], inputs.camera_mask[index], inputs.image_size)
+        settings = self.settings.without_depth
+        return distillation_losses(student, teacher, truths, settings, self.adapters, cameras=cameras)
 
 
 def build_lidar_objective(
@@ -215,5 +218,11 @@ def _fitting(
         raise ConfigError(
             f"lidar_distillation: responses can't be compared: {' and '.join(reasons)}; set overrides {{response: null}}"
         )
+    left = replace(settings, response=None)
+    if not left.needs_teacher:
+        raise ConfigError(
+            f"lidar_distillation: responses can't be compared ({' and '.join(reasons)}), and nothing else asks the teacher: turn "
+            "on rays or inner_feature in overrides, or leave the teacher out"
+        )
     tell(f"responses aren't distilled: {' and '.join(reasons)}")
-    return replace(settings, response=None)
+    return left

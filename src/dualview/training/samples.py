@@ -31,13 +31,14 @@ from dualview.training.stream_state import map_tensors
 
 @dataclass(frozen=True)
 class TrainingSample:
-    """One augmented frame. inputs: a batch of one, its images still uint8. truth: working frame. depth [N, H,
-    W] m, 0 = no return. extras: what `ExtraReader`s read, by their names. boxed: the truth is known; False: nothing is
-    said of where boxes are, and `truth` is empty.
+    """One augmented frame. inputs: a batch of one, its images still uint8. truth: working frame, within `max_range`; beyond: the
+    boxes past that, which aren't to be found, though something is there. depth [N, H, W] m, 0 = no return. extras: what
+    `ExtraReader`s read, by their names. boxed: the truth is known; False: nothing is said of where boxes are, and both are empty.
     """
 
     inputs: DetectorInputs
     truth: GroundTruth
+    beyond: GroundTruth
     depth: Tensor
     request: FrameRequest
     source: str
@@ -48,7 +49,7 @@ class TrainingSample:
         """The same frame with nothing known of its boxes, nor, unless `with_depth`, of its LiDAR depth."""
         nothing = GroundTruth(self.truth.boxes[:0], self.truth.labels[:0], torch.zeros(0, dtype=torch.int64))
         depth = self.depth if with_depth else torch.zeros_like(self.depth)
-        return replace(self, truth=nothing, depth=depth, boxed=False)
+        return replace(self, truth=nothing, beyond=nothing, depth=depth, boxed=False)
 
     def describe(self) -> str:
         """Where it comes from, for messages."""
@@ -64,6 +65,7 @@ class TrainingBatch:
 
     inputs: DetectorInputs
     truths: list[GroundTruth]
+    beyond: list[GroundTruth]
     depth: Tensor
     first: Tensor
     sources: tuple[str, ...]
@@ -72,18 +74,11 @@ class TrainingBatch:
 
     def to(self, device: torch.device | str, **unused: Any) -> TrainingBatch:
         """The same batch on another device."""
-        truths = [
-            GroundTruth(
-                t.boxes.to(device),
-                t.labels.to(device),
-                None if t.track_ids is None else t.track_ids.to(device),
-            )
-            for t in self.truths
-        ]
         return replace(
             self,
             inputs=self.inputs.to(device),
-            truths=truths,
+            truths=[truth.to(device) for truth in self.truths],
+            beyond=[truth.to(device) for truth in self.beyond],
             depth=self.depth.to(device),
             first=self.first.to(device),
             extras={name: map_tensors(values, lambda t: t.to(device)) for name, values in self.extras.items()},
@@ -238,7 +233,7 @@ def make_sample(
     boxes = draw.bev.boxes(labelled.boxes[counted].transformed(working_from_ego))
     depth = depth_maps(labelled.depth_points, draw.image.augmented_from_original, cameras, frame.image_size)
     depth = depth * mask[:, None, None]
-    return TrainingSample(inputs, ground_truth(boxes, data.max_range), depth, request, source)
+    return TrainingSample(inputs, *ground_truth(boxes, data.max_range), depth, request, source)
 
 
 def augmented_cloud(points: Tensor, augmentation: BevAugmentation, working_from_ego: Tensor) -> Tensor:
@@ -247,13 +242,14 @@ def augmented_cloud(points: Tensor, augmentation: BevAugmentation, working_from_
     return torch.cat([augmentation.points(working), points[:, 3:]], 1)
 
 
-def ground_truth(boxes: Boxes3D, max_range: float) -> GroundTruth:
-    """Boxes within `max_range` (m, in the plane) as the losses take them, the nearest first."""
+def ground_truth(boxes: Boxes3D, max_range: float) -> tuple[GroundTruth, GroundTruth]:
+    """Boxes within `max_range` (m, in the plane) as the losses take them, the nearest first, and those beyond."""
     distance = boxes.center[:, :2].norm(dim=1)
     order = distance.argsort(stable=True)
-    boxes = boxes[order[distance[order] <= max_range]]
+    boxes, inside = boxes[order], distance[order] <= max_range
     values = torch.cat([boxes.center, boxes.size, boxes.yaw[:, None], boxes.velocity[:, :2]], 1).float()
-    return GroundTruth(values, boxes.label, boxes.track_id)
+    truth = GroundTruth(values, boxes.label, boxes.track_id)
+    return truth[inside], truth[~inside]
 
 
 def collate(samples: list[TrainingSample]) -> TrainingBatch:
@@ -266,6 +262,7 @@ def collate(samples: list[TrainingSample]) -> TrainingBatch:
     return TrainingBatch(
         DetectorInputs.concatenated([s.inputs for s in samples]),
         [s.truth for s in samples],
+        [s.beyond for s in samples],
         torch.stack([s.depth for s in samples]),
         torch.tensor([s.request.first for s in samples]),
         tuple(s.describe() for s in samples),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from dualview.scene.corruptions import catalogue
 from dualview.scene.corruptions import corruption as corruption_module
 from dualview.scene.corruptions.catalogue import CORRUPTIONS, LOW_LIGHT, SEVERITIES, SNOW, MotionBlur
 from dualview.scene.corruptions.corruption import Corruption
@@ -42,6 +43,24 @@ def frame(cameras: int = 6, mask: list[bool] | None = None, stamp: int = STAMPS[
 def signal_to_noise(clean: np.ndarray, changed: np.ndarray) -> float:
     error = np.mean((clean.astype(float) - changed.astype(float)) ** 2)
     return float(10 * np.log10(255**2 / error))
+
+
+def test_strengths_are_the_published_ones() -> None:
+    """RoboBEV's picks of ImageNet-C's five levels; CAMERA_CRASH and FRAME_LOST count draws among six cameras."""
+    level = {"easy, moderate, hard": (2, 4, 5), "low": (2, 3, 4), "first": (1, 2, 3)}
+    every = level["easy, moderate, hard"]
+    assert catalogue.CRASHED_CAMERAS == every and pytest.approx(catalogue.LOST_SHARE) == [s / 6 for s in every]
+    blur = [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)]
+    assert [(m.radius, m.sigma) for m in catalogue.MOTION_BLUR] == [blur[s - 1] for s in every]
+    assert list(catalogue.COLOR_BITS) == [5 - s for s in level["first"]]
+    assert list(catalogue.BRIGHTNESS) == [[0.1, 0.2, 0.3, 0.4, 0.5][s - 1] for s in every]
+    ceiling, photons, noise = [0.6, 0.5, 0.4, 0.3, 0.2], [60, 25, 12, 5, 3], [0.08, 0.12, 0.18, 0.26, 0.38]
+    for found, s in zip(LOW_LIGHT, level["low"], strict=True):
+        assert (found.ceiling, found.photons, found.noise) == pytest.approx((ceiling[s], 10 * photons[s], 0.1 * noise[s]))
+    fog = [(1.5, 2), (2, 2), (2.5, 1.7), (2.5, 1.5), (3, 1.4)]
+    assert [(f.amount, f.decay) for f in catalogue.FOG] == [fog[s - 1] for s in every]
+    snow = [(0.1, 0.3, 3, 0.5, 10, 4, 0.8), (0.2, 0.3, 2, 0.5, 12, 4, 0.7), (0.55, 0.3, 4, 0.9, 12, 8, 0.7)]
+    assert [(s.mean, s.deviation, s.flake, s.threshold, s.streak.radius, s.streak.sigma, s.mix) for s in SNOW] == snow
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
