@@ -135,6 +135,19 @@ def test_shuffled_rays_give_the_same_loss():
         assert torch.isclose(*losses, rtol=1e-12)
 
 
+def test_rays_in_another_order_give_the_same_loss():
+    """From the layout on: with objects of one cell and every negative taken, nothing is left to chance."""
+    small = boxes((4.2, 1.3, 0.3, 0.3, 0.4), (-4.6, -3.4, 0.3, 0.3, 1.0))
+    layout, objects = scene(small)
+    order = torch.randperm(CONFIG.ray_count, generator=torch.Generator().manual_seed(1))
+    turned = replace(layout, cells=layout.cells[:, order], valid=layout.valid[:, order])
+    student, teacher = random_maps(1)
+    config = replace(CONFIG, negatives=GRID.columns + GRID.rows)
+    one, other = (draw(chosen, objects, config, seed) for seed, chosen in enumerate((layout, turned)))
+    assert len(one.sample) > 2 and not torch.equal(one.cells, other.cells)
+    assert torch.isclose(contrastive_loss(student, teacher, one, config), contrastive_loss(student, teacher, other, config), rtol=1e-12)
+
+
 def bright_object(column):
     """A map [1, 6, Y, X] that says "object" along one direction of features at (row 5, column), "ground" elsewhere."""
     bev = torch.zeros(1, 6, 12, 16, dtype=torch.float64)
@@ -151,6 +164,9 @@ def test_a_student_that_is_a_cell_too_far_has_the_higher_loss():
     losses = [contrastive_loss(bright_object(6 + k), teacher, pairs, CONFIG).item() for k in (0, 1, 2)]
     assert losses[0] < losses[1] < losses[2]
     assert losses[0] >= -1e-6  # the added log 2 makes 0 the best
+    alone = replace(CONFIG, teacher_side=False)  # -log of the student's own ratio r_S
+    ratios = [math.exp(-contrastive_loss(bright_object(6 + k), teacher, pairs, alone).item()) for k in (0, 1, 2)]
+    assert 1.0 >= ratios[0] > ratios[1] > ratios[2]
 
 
 def test_the_teacher_gets_no_gradient():
