@@ -50,7 +50,7 @@ def main(given: list[str] | None = None) -> int:
     teacher = load_lidar_teacher(arguments.teacher)
     recipe = load_recipe(arguments.recipe, {"data.train": arguments.bags, "augmentation.bev": None})
     drives = prepare_drives(recipe, recipe.detector_config(), print, with_sweeps=True)
-    data = FrameDataset(drives, recipe.augmentation, recipe.data, lidar=teacher.config.sweeps)
+    data = FrameDataset(drives, recipe.augmentation, recipe.data, teacher.config.working_from_ego_matrix, teacher.config.sweeps)
     found: dict[str, list[Tensor]] = defaultdict(list)
     for number, drive in enumerate(drives):
         labelled = drive.labelled.nonzero()[0]

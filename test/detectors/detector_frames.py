@@ -15,6 +15,7 @@ from dualview.networks.bev_branch import BevBranchConfig
 from dualview.networks.decoder_config import DecoderConfig
 from dualview.networks.lift_splat import DepthBins
 from dualview.scene.frame import SurroundFrame
+from dualview.scene.sweeps import moved_cloud
 
 START_NS = 1_700_000_000_000_000_000
 
@@ -97,3 +98,15 @@ def ego_pose(seconds: float) -> Tensor:
     pose[:2, :2] = torch.tensor([[c, -s], [s, c]])
     pose[:2, 3] = torch.tensor([4000.0 + 8 * seconds, 1000.0])
     return pose
+
+
+def seen_from(frame: SurroundFrame, working_from_ego: torch.Tensor) -> SurroundFrame:
+    """The same instant of a vehicle whose ego frame is the working frame."""
+    ego_from_working = torch.linalg.inv(working_from_ego)
+    return replace(
+        frame,
+        ego_from_camera=(working_from_ego @ frame.ego_from_camera.double()).float(),
+        world_from_ego=frame.world_from_ego @ ego_from_working,
+        world_from_ego_anchor=frame.world_from_ego_anchor @ ego_from_working,
+        points=None if frame.points is None else moved_cloud(frame.points, working_from_ego),
+    )

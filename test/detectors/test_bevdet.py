@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from center_frames import FAMILY, small_bevdet
-from detector_frames import surround_frame
+from detector_frames import seen_from, surround_frame
 
 from dualview.detectors.bevdet import BevDet
 from dualview.detectors.checkpoint import build_detector, load_checkpoint, load_detector, save_checkpoint
+from dualview.detectors.import_sparse4d import LIDAR_TOP_FROM_EGO
 from dualview.detectors.inputs import inputs_from_frames
 from dualview.detectors.presets import PRESETS, preset_config
 from dualview.detectors.systems import make_detector, settings_from_json
@@ -105,6 +106,30 @@ def test_the_keyframe_beside_the_present_is_as_old_at_any_rate(name: str, rate: 
         if index / rate > 1.0:
             assert 0.44 <= elapsed <= 0.6
         history = remember_map(history, present, stamps, pose, config)
+
+
+@pytest.mark.parametrize("kind", ["bevdepth", "bevdet4d"])
+def test_the_working_frame_is_only_a_point_of_view(kind: str) -> None:
+    """Inside LIDAR_TOP's frame the network sees a vehicle whose ego frame is that frame; boxes and map come back in ego."""
+    plain = small_bevdet(*FAMILY[kind])
+    inside = build_detector(replace(plain, working_from_ego=LIDAR_TOP_FROM_EGO), seed=1).eval()
+    outside, working = build_detector(plain, seed=1).eval(), inside.config.working_from_ego_matrix
+    states = [inside.initial_state(), outside.initial_state()]
+    for moment in (0.0, 0.1, 0.2):
+        frame = surround_frame(plain, seconds=moment, seed=round(10 * moment))
+        ours, states[0] = inside.step(frame, states[0])
+        theirs, states[1] = outside.step(seen_from(frame, working), states[1])
+        expected = theirs.tracks.transformed(torch.linalg.inv(working))
+        assert torch.allclose(ours.tracks.score, expected.score, atol=1e-4)
+        assert torch.allclose(ours.tracks.center, expected.center, atol=2e-3)
+        assert ours.camera_count.tolist() == theirs.camera_count.tolist() and ours.camera_count.any()
+        # A quarter turn: a cell of the ego map holds what the working map holds at the same place.
+        assert torch.allclose(ours.bev.features, theirs.bev.features.rot90(1, (-2, -1)), atol=1e-4)
+        assert torch.equal(ours.bev.valid, theirs.bev.valid.rot90(1, (-2, -1))) and not ours.bev.valid.all()
+        assert ours.bev.grid.x_min == pytest.approx(-24.0 + 0.943713)
+    tilted = ((0.8, -0.6, 0.0, 0.0), (0.6, 0.8, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+    with pytest.raises(ValueError, match="quarter turns"):
+        replace(plain, working_from_ego=tilted)
 
 
 def test_a_masked_camera_is_not_looked_at() -> None:

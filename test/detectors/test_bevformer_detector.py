@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from detector_frames import perspective_only, small_config, surround_frame
+from detector_frames import perspective_only, seen_from, small_config, surround_frame
 
 from dualview.detectors.bevformer import BevFormer
 from dualview.detectors.bevformer_config import BevFormerDetectorConfig
@@ -199,15 +199,7 @@ def test_the_working_frame_is_only_a_point_of_view() -> None:
     inside = replace(config, working_from_ego=LIDAR_TOP_FROM_EGO)
     frames = drive(config, [0.0, 0.1, 0.2])
     working = inside.working_from_ego_matrix
-    seen_from_there = [
-        replace(
-            f,
-            ego_from_camera=(working @ f.ego_from_camera.double()).float(),
-            world_from_ego=f.world_from_ego @ torch.linalg.inv(working),
-            world_from_ego_anchor=f.world_from_ego_anchor @ torch.linalg.inv(working),
-        )
-        for f in frames
-    ]
+    seen_from_there = [seen_from(f, working) for f in frames]
     # ids depend on pairings that may tip over by rounding: boxes in the order of their scores are compared
     ours, _ = run(detector_of(inside), frames)
     theirs, _ = run(detector_of(config), seen_from_there)

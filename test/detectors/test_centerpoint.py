@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from detector_frames import surround_frame
+from detector_frames import seen_from, surround_frame
 
 from dualview.detectors.center_decoding import CenterDecodingConfig
 from dualview.detectors.centerpoint import CenterPoint
 from dualview.detectors.centerpoint_config import CenterPointConfig
 from dualview.detectors.checkpoint import build_detector, load_checkpoint, save_checkpoint
+from dualview.detectors.import_sparse4d import LIDAR_TOP_FROM_EGO
 from dualview.detectors.inputs import DetectorInputs, inputs_from_frames
 from dualview.detectors.json_config import override
 from dualview.detectors.presets import preset_config
@@ -69,6 +70,19 @@ def test_a_frame_without_points_is_refused() -> None:
         detector.step(surround_frame(small_config()), detector.initial_state())
     with pytest.raises(ValueError, match=r"inputs\.points"):
         detector(inputs_from_frames([surround_frame(small_config())], (64, 96)), None)
+
+
+def test_the_working_frame_is_only_a_point_of_view() -> None:
+    inside, outside = detector_of(small_config(working_from_ego=LIDAR_TOP_FROM_EGO)), detector_of()
+    working, frame = inside.config.working_from_ego_matrix, frame_at(0.0)
+    ours, _ = inside.step(frame, inside.initial_state())
+    theirs, _ = outside.step(seen_from(frame, working), outside.initial_state())
+    expected = theirs.tracks.transformed(torch.linalg.inv(working))
+    assert torch.allclose(ours.tracks.score, expected.score, atol=1e-4)
+    assert torch.allclose(ours.tracks.center, expected.center, atol=2e-3)
+    assert torch.allclose(ours.bev.features, theirs.bev.features.rot90(1, (-2, -1)), atol=1e-4)
+    plain, _ = outside.step(frame, outside.initial_state())
+    assert not torch.allclose(plain.bev.features, ours.bev.features, atol=1e-2)
 
 
 def test_an_empty_cloud_is_served() -> None:

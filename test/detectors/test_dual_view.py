@@ -10,10 +10,10 @@ import torch
 from detector_frames import bev_only, perspective_only, small_config, surround_frame
 
 from dualview.detectors.checkpoint import build_detector
-from dualview.detectors.config import IDENTITY
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig, Tracks, track
 from dualview.detectors.import_sparse4d import LIDAR_TOP_FROM_EGO
 from dualview.detectors.inputs import inputs_from_frames
+from dualview.detectors.settings_base import IDENTITY
 from dualview.errors import ConfigError
 
 FORMS = {"dual": lambda c: c, "perspective": perspective_only, "bev": bev_only}

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dualview.detectors.centerpoint import CenterPoint
 from dualview.detectors.checkpoint import build_detector, load_checkpoint, resolve_precision, save_checkpoint
 from dualview.detectors.detector import Detector
+from dualview.detectors.import_sparse4d import LIDAR_TOP_FROM_EGO
 from dualview.detectors.inputs import DetectorInputs, normalize_images
 from dualview.errors import BagError, ConfigError, DualViewError, WeightsError
 from dualview.training.clips import FrameRequest
@@ -371,6 +372,29 @@ def test_maps_that_take_in_other_heights_are_compared(small_recipe: dict, teache
     moved = {**recipe.overrides, "bev.grid": {**GRID, "x_min": -30.0}}
     with pytest.raises(ConfigError, match="the maps are on other grids"):
         build(replace(recipe, overrides=moved))
+
+
+def test_teacher_and_student_share_the_working_frame(small_recipe: dict, teacher: Path, tmp_path: Path) -> None:
+    """LIDAR_TOP's frame for both, as BEVDet and TiG-BEV had it in 2022; one of each is refused."""
+    recipe = with_section(small_recipe, "bevdet-tiny", "rayd3d", teacher)
+    turned = {**recipe.overrides, "working_from_ego": LIDAR_TOP_FROM_EGO}
+    with pytest.raises(ConfigError, match="different frames"):
+        build(replace(recipe, overrides=turned))
+    there = save_teacher(small_recipe, tmp_path / "there.safetensors", working_from_ego=LIDAR_TOP_FROM_EGO)
+    with pytest.raises(ConfigError, match="different frames"):
+        build(with_section(small_recipe, "bevdet-tiny", "rayd3d", there))
+    both = replace(with_section(small_recipe, "bevdet-tiny", "rayd3d", there), overrides=turned)
+    objective, config = build(both), both.detector_config()
+    drives, plain = prepare_drives(both, config, with_sweeps=True), replace(both.augmentation, bev=None)
+    samples = [
+        FrameDataset(drives, plain, both.data, frame, objective.needs.lidar)[FrameRequest(0, 6, (0, 0, 0), 0)]
+        for frame in (config.working_from_ego_matrix, None)
+    ]
+    matrix = config.working_from_ego_matrix.float()
+    ours, ego = samples[0].inputs.points[0], samples[1].inputs.points[0]
+    assert torch.allclose(ours[:, :3], ego[:, :3] @ matrix[:3, :3].T + matrix[:3, 3], atol=1e-4)
+    held = [points_in_boxes(collate([sample]), 0) for sample in samples]
+    assert held[0] == held[1] and max(held[0].values()) > 10
 
 
 def test_a_recording_without_lidar_is_named(

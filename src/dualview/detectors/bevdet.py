@@ -21,8 +21,9 @@ from dualview.detectors.bevdet_config import BevDetConfig
 from dualview.detectors.center_detector import CenterDetector, CenterState
 from dualview.detectors.detector import StepClock, cells_seen, seen_by_cameras
 from dualview.detectors.inputs import DetectorInputs, inputs_from_frames
-from dualview.detectors.output import BevMap, DetectorOutput, StepTimes
+from dualview.detectors.output import DetectorOutput, StepTimes
 from dualview.detectors.prediction import Prediction
+from dualview.detectors.quarter_turn import bev_map_in_ego
 from dualview.detectors.state import SlotMemory
 from dualview.networks.bev_history import BevHistory
 from dualview.networks.bevdet_branch import BevDetBranch, BevDetOutput
@@ -104,7 +105,8 @@ class BevDet(CenterDetector):
         """One frame of one vehicle: see `Detector.step`."""
         self.check_mode()
         clock, config = StepClock(self.device), self.config
-        inputs = inputs_from_frames([frame], config.image_size, device=self.device)
+        working_from_ego = config.working_from_ego_matrix
+        inputs = inputs_from_frames([frame], config.image_size, working_from_ego, self.device)
         clock.tick("inputs")
         with self.mixed():
             features = self.encode_images(inputs.images)
@@ -115,7 +117,7 @@ class BevDet(CenterDetector):
         tracked, tracks = self.find_tracks(center, config.bev.grid, frame, state.tracks)
         clock.tick("decoder")
         seen = seen_by_cameras(
-            tracked.boxes.center,
+            tracked.boxes.transformed(working_from_ego).center,  # where the projections start
             inputs.image_from_working[0].cpu(),
             inputs.camera_mask[0].cpu(),
             frame.image_size,
@@ -123,7 +125,8 @@ class BevDet(CenterDetector):
         bev = None
         if with_bev_map:
             valid = cells_seen(config.bev.grid, inputs, config.bev.depth_bins.stop)
-            bev = BevMap(found.prediction.features[0].float().cpu(), config.bev.grid, valid)
+            features = found.prediction.features[0].float().cpu()
+            bev = bev_map_in_ego(features, config.bev.grid, valid, working_from_ego)
         clock.tick("output")
         output = DetectorOutput(tracked.boxes, tracked.age, seen.sum(0), bev, StepTimes(**clock.seconds))
         return output, CenterState(found.history, tracks)

@@ -9,7 +9,8 @@ from dualview.detectors.center_decoding import CenterDecodingConfig
 from dualview.detectors.config import NUSCENES_CLASSES, BackboneConfig
 from dualview.detectors.detector import CameraMap
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig
-from dualview.detectors.settings_base import CameraSettings
+from dualview.detectors.quarter_turn import check_working_frame
+from dualview.detectors.settings_base import IDENTITY, CameraSettings, Matrix4
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bevdet_branch import BevDetBranchConfig
 from dualview.networks.center_head import CenterHeadConfig
@@ -21,8 +22,9 @@ class BevDetConfig(CameraSettings):
 
     backbone: its finest map is lifted, after a pyramid of `neck_channels` over all its maps, and `neck_blocks` residual blocks (none as
     published). bev: depth, history and
-    BEV encoder. center_head: the boxes. track_threshold: score at which a box is reported and tracked. The rest as in
-    `DetectorConfig`.
+    BEV encoder. center_head: the boxes. track_threshold: score at which a box is reported and tracked. working_from_ego: the frame
+    of the map and of the boxes that the network sees (4x4; quarter turns about z and shifts only, so that the map stays a grid of the ego
+    frame), such as nuScenes' LIDAR_TOP. The rest as in `DetectorConfig`.
     """
 
     name: str
@@ -38,6 +40,7 @@ class BevDetConfig(CameraSettings):
     track_threshold: float = 0.1
     max_tracks: int = 300
     camera_names: tuple[str, ...] = ()
+    working_from_ego: Matrix4 = IDENTITY
     format: Literal["dualview-bevdet-1"] = "dualview-bevdet-1"
     score_keys: ClassVar[tuple[str, ...]] = ("track_threshold",)
 
@@ -53,6 +56,7 @@ class BevDetConfig(CameraSettings):
             )
         check_tasks(self.center_head, self.class_names)
         check_reported(self.track_threshold, self.max_tracks)
+        check_working_frame(self.working_from_ego_matrix)
 
     # What any detector's settings tell (see detector.py).
 

@@ -26,7 +26,7 @@ from dualview.detectors.greedy_tracker import Tracked, Tracks, track
 from dualview.detectors.inputs import DetectorInputs, inputs_from_frames
 from dualview.detectors.output import BevMap, DetectorOutput, StepTimes
 from dualview.detectors.prediction import Prediction
-from dualview.detectors.quarter_turn import grid_in_ego, map_in_ego
+from dualview.detectors.quarter_turn import bev_map_in_ego
 from dualview.detectors.state import SlotMemory
 from dualview.errors import ConfigError
 from dualview.geometry.boxes import Boxes3D
@@ -210,6 +210,4 @@ class BevFormer(Detector):
     def _bev_map(self, bev: Tensor, inputs: DetectorInputs) -> BevMap:
         """The first sample's map, on the CPU, in the ego frame, and which of its cells some camera sees."""
         working, grid = self.config.working_from_ego_matrix, self.config.network.grid
-        valid = cells_seen(grid, inputs)
-        features = map_in_ego(bev[0].float().cpu(), working)
-        return BevMap(features, grid_in_ego(grid, working), map_in_ego(valid, working))
+        return bev_map_in_ego(bev[0].float().cpu(), grid, cells_seen(grid, inputs), working)

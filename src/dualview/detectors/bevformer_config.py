@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor
-
-from dualview.detectors.config import IDENTITY, NUSCENES_CLASSES, BackboneConfig, Matrix4
+from dualview.detectors.config import NUSCENES_CLASSES, BackboneConfig
 from dualview.detectors.detector import CameraMap
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig
-from dualview.detectors.quarter_turn import quarter_turns
-from dualview.detectors.settings_base import CameraSettings
+from dualview.detectors.quarter_turn import check_working_frame
+from dualview.detectors.settings_base import IDENTITY, CameraSettings, Matrix4
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bev_branch import BevBranchConfig
 from dualview.networks.bevformer_config import BevFormerConfig
@@ -61,21 +58,13 @@ class BevFormerDetectorConfig(CameraSettings):
             raise ValueError(
                 f"pad_to {self.pad_to} must be a multiple of the largest stride {max(self.backbone.strides)}"
             )
-        if quarter_turns(self.working_from_ego_matrix) is None:
-            raise ValueError(
-                "working_from_ego must be quarter turns about z and a shift: the BEV map lies in that frame"
-            )
+        check_working_frame(self.working_from_ego_matrix)
 
     @property
     def padded_size(self) -> tuple[int, int]:
         """(height, width) px of the padded images."""
         height, width = (-(-edge // self.pad_to) * self.pad_to for edge in self.image_size)
         return height, width
-
-    @property
-    def working_from_ego_matrix(self) -> Tensor:
-        """working_from_ego as float64 [4, 4]."""
-        return torch.tensor(self.working_from_ego, dtype=torch.float64)
 
     # What any detector's settings tell (see detector.py).
 

@@ -12,6 +12,7 @@ from dualview.detectors.detector import Detector, Settings
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig, Tracked, Tracks, track
 from dualview.detectors.state import SlotMemory
 from dualview.geometry.bev_grid import BevGrid
+from dualview.geometry.rigid import invert_rigid
 from dualview.networks.center_head import TaskPrediction
 from dualview.scene.frame import SurroundFrame
 
@@ -65,8 +66,9 @@ class CenterDetector(Detector):
             config.track_threshold,
         )
         best = boxes.score.argsort(descending=True, stable=True)[: config.max_tracks]
+        ego = boxes[best].transformed(invert_rigid(config.working_from_ego_matrix))
         pose: Tensor = frame.world_from_ego_anchor
-        return track(tracks, boxes[best], pose, frame.stamp_ns, config.class_names, config.tracking)
+        return track(tracks, ego, pose, frame.stamp_ns, config.class_names, config.tracking)
 
     def check_mode(self) -> None:
         """Raises ValueError in training mode."""

@@ -18,8 +18,9 @@ from dualview.detectors.center_detector import CenterDetector, CenterState
 from dualview.detectors.centerpoint_config import CenterPointConfig
 from dualview.detectors.detector import StepClock, seen_by_cameras
 from dualview.detectors.inputs import DetectorInputs
-from dualview.detectors.output import BevMap, DetectorOutput, StepTimes
+from dualview.detectors.output import DetectorOutput, StepTimes
 from dualview.detectors.prediction import Prediction
+from dualview.detectors.quarter_turn import bev_map_in_ego
 from dualview.detectors.state import SlotMemory
 from dualview.errors import ConfigError
 from dualview.networks.bev_branch import BevPrediction
@@ -28,7 +29,7 @@ from dualview.networks.denoising_queries import DenoisingQueries
 from dualview.networks.lidar_branch import LidarBranch
 from dualview.ops.bev_pool import BevPoolPlan
 from dualview.scene.frame import SurroundFrame
-from dualview.scene.sweeps import POINT_CHANNELS
+from dualview.scene.sweeps import POINT_CHANNELS, moved_cloud
 
 
 class CenterPoint(CenterDetector):
@@ -74,7 +75,7 @@ class CenterPoint(CenterDetector):
                 "lidar_topics (`dualview evaluate`, `dualview draw`)"
             )
         clock, config = StepClock(self.device), self.config
-        points = frame.points.to(self.device)
+        points = moved_cloud(frame.points.to(self.device), config.working_from_ego_matrix)
         clock.tick("inputs")
         clock.tick("image_encoder")  # there is none
         with self.mixed():
@@ -90,7 +91,7 @@ class CenterPoint(CenterDetector):
         if with_bev_map:
             grid = config.branch.grid
             everywhere = torch.ones(grid.rows, grid.columns, dtype=torch.bool)  # LiDAR looks all around
-            bev_map = BevMap(bev[0].float().cpu(), grid, everywhere)
+            bev_map = bev_map_in_ego(bev[0].float().cpu(), grid, everywhere, config.working_from_ego_matrix)
         clock.tick("output")
         output = DetectorOutput(tracked.boxes, tracked.age, seen.sum(0), bev_map, StepTimes(**clock.seconds))
         return output, CenterState(None, tracks)

@@ -9,7 +9,8 @@ from dualview.detectors.bevdet_config import check_reported, check_tasks
 from dualview.detectors.center_decoding import CenterDecodingConfig
 from dualview.detectors.config import NUSCENES_CLASSES
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig
-from dualview.detectors.settings_base import SettingsBase
+from dualview.detectors.quarter_turn import check_working_frame
+from dualview.detectors.settings_base import IDENTITY, Matrix4, SettingsBase
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.center_head import CenterHeadConfig
 from dualview.networks.lidar_branch import LidarBranchConfig
@@ -36,12 +37,14 @@ class CenterPointConfig(SettingsBase):
     max_tracks: int = 300
     image_size: tuple[int, int] = (128, 352)
     camera_names: tuple[str, ...] = ()
+    working_from_ego: Matrix4 = IDENTITY
     format: Literal["dualview-centerpoint-1"] = "dualview-centerpoint-1"
     score_keys: ClassVar[tuple[str, ...]] = ("track_threshold",)
 
     def __post_init__(self) -> None:
         check_tasks(self.center_head, self.class_names)
         check_reported(self.track_threshold, self.max_tracks)
+        check_working_frame(self.working_from_ego_matrix)
 
     # What any detector's settings tell (see detector.py).
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from dualview.detectors.detector import CameraMap
 from dualview.detectors.greedy_tracker import GreedyTrackingConfig
 from dualview.detectors.json_config import from_dict
 from dualview.detectors.oracle import OracleConfig
-from dualview.detectors.settings_base import BackboneConfig, CameraSettings
+from dualview.detectors.settings_base import IDENTITY, BackboneConfig, CameraSettings, Matrix4
 from dualview.errors import ConfigError
 from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.bev_branch import BevBranchConfig
@@ -32,15 +31,6 @@ ARGOVERSE2_CAMERAS = (
     "ring_front_center", "ring_front_right", "ring_front_left", "ring_side_right", "ring_side_left", "ring_rear_right",
     "ring_rear_left",
 )  # fmt: skip
-
-Matrix4 = tuple[
-    tuple[float, float, float, float],
-    tuple[float, float, float, float],
-    tuple[float, float, float, float],
-    tuple[float, float, float, float],
-]
-IDENTITY: Matrix4 = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
-
 
 @dataclass(frozen=True)
 class DetectorConfig(CameraSettings):
@@ -126,11 +116,6 @@ class DetectorConfig(CameraSettings):
             raise ValueError(
                 "a BEV map lies in the ego frame: working_from_ego must be the identity with a bev section"
             )
-
-    @property
-    def working_from_ego_matrix(self) -> Tensor:
-        """working_from_ego as float64 [4, 4]."""
-        return torch.tensor(self.working_from_ego, dtype=torch.float64)
 
     # What any detector's settings tell (see detector.py).
 

@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from dualview.detectors.checkpoint import build_detector
-from dualview.detectors.config import DetectorConfig, Matrix4
+from dualview.detectors.config import DetectorConfig
 from dualview.detectors.dual_view import DualView
 from dualview.detectors.presets import preset_config
+from dualview.detectors.settings_base import Matrix4
 from dualview.errors import ConfigError, WeightsError
 from dualview.networks.anchor_encoder import AnchorEncoderConfig
 from dualview.networks.decoder_config import DecoderConfig

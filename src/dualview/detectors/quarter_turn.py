@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from dualview.detectors.output import BevMap
 from dualview.geometry.bev_grid import BevGrid
 from dualview.geometry.rigid import invert_rigid, transform_points
 
@@ -24,6 +25,21 @@ def quarter_turns(working_from_ego: Tensor) -> int | None:
     wanted = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     near = torch.allclose(working_from_ego[:3, :3].double().cpu(), wanted, atol=_TOLERANCE)
     return turns if near else None
+
+
+def check_working_frame(working_from_ego: Tensor) -> None:
+    """Raises ValueError if a BEV map of that frame is no grid in the ego frame."""
+    if quarter_turns(working_from_ego) is None:
+        raise ValueError(
+            "working_from_ego must be quarter turns about z and a shift: the BEV map lies in that frame"
+        )
+
+
+def bev_map_in_ego(features: Tensor, grid: BevGrid, valid: Tensor, working_from_ego: Tensor) -> BevMap:
+    """A map [C, Y, X] of the working frame's grid, and which of its cells hold something, as the ego frame has them."""
+    return BevMap(
+        map_in_ego(features, working_from_ego), grid_in_ego(grid, working_from_ego), map_in_ego(valid, working_from_ego)
+    )
 
 
 def map_in_ego(values: Tensor, working_from_ego: Tensor) -> Tensor:

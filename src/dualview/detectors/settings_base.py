@@ -13,14 +13,24 @@ from dualview.detectors.detector import CameraMap
 from dualview.detectors.json_config import to_dict
 from dualview.scene.sweeps import LidarInput
 
+Matrix4 = tuple[
+    tuple[float, float, float, float],
+    tuple[float, float, float, float],
+    tuple[float, float, float, float],
+    tuple[float, float, float, float],
+]
+IDENTITY: Matrix4 = ((1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+
 
 class SettingsBase:
     """Of a detector that works in the ego frame, takes no LiDAR and makes no map, unless its own settings say otherwise."""
 
+    working_from_ego: Matrix4 = IDENTITY
+
     @property
     def working_from_ego_matrix(self) -> Tensor:
         """working_from_ego as float64 [4, 4]."""
-        return torch.eye(4, dtype=torch.float64)
+        return torch.tensor(self.working_from_ego, dtype=torch.float64)
 
     @property
     def lidar(self) -> LidarInput | None:

@@ -73,6 +73,11 @@ def join_sweeps(sweeps: Iterable[EgoSweep], stamp_ns: int, world_from_ego: Tenso
     return torch.cat(parts) if parts else torch.zeros(0, POINT_CHANNELS)
 
 
+def moved_cloud(points: Tensor, target_from_source: Tensor) -> Tensor:
+    """A cloud [P, 5] in another frame; intensity and age stay."""
+    return torch.cat([transform_points(target_from_source.to(points), points[:, :3]), points[:, 3:]], 1)
+
+
 def cloud_at(
     sweeps: Sequence[EgoSweep], stamp_ns: int, world_from_ego: Tensor, settings: LidarInput
 ) -> Tensor:

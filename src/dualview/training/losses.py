@@ -120,7 +120,7 @@ class LossPlan:
         single = self._single_frame_layers
         layers = () if prediction.decoder is None else prediction.decoder.layers
         if isinstance(self.detector, BevFormerDetectorConfig):  # whose queries can't leave the map
-            truths = [truth.within(self.detector.bev_grid) for truth in truths]
+            truths = [truth.within(self.detector.network.grid) for truth in truths]
         for index, layer in enumerate(layers):
             repeats = self.settings.one_to_many if index < single else 1
             assert layer.class_logits is not None  # every layer has them in training

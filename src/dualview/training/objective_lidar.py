@@ -190,10 +190,10 @@ def _fitting(
     """The settings, without the response where the heads can't be compared. Raises ConfigError if frames or ranges don't
     go together.
     """
-    if not torch.equal(detector.working_from_ego_matrix, torch.eye(4, dtype=torch.float64)):
+    if not torch.allclose(detector.working_from_ego_matrix, teacher.working_from_ego_matrix):
         raise ConfigError(
-            f"lidar_distillation: {detector.name} works in a frame of its own, the teacher in the ego frame: set "
-            "overrides.working_from_ego to the identity"
+            f"lidar_distillation: {detector.name} and its teacher work in different frames: give both the same working_from_ego "
+            f"(the student's overrides.working_from_ego; the teacher's is {teacher.working_from_ego_matrix.tolist()})"
         )
     grid = teacher.bev_grid
     assert grid is not None

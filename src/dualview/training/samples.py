@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from dualview.detectors.inputs import DetectorInputs
 from dualview.geometry.boxes import Boxes3D
-from dualview.geometry.rigid import invert_rigid, transform_points
+from dualview.geometry.rigid import invert_rigid
 from dualview.scene.augmentation.bev import BevAugmentation
 from dualview.scene.augmentation.corruption import draw_corruption
 from dualview.scene.augmentation.grid_mask import draw_grid, mask_images
@@ -20,7 +20,7 @@ from dualview.scene.augmentation.image import ImageAugmentation
 from dualview.scene.augmentation.photometric import Photometric, distort
 from dualview.scene.corruptions.corruption import Corruption
 from dualview.scene.frame import SurroundFrame
-from dualview.scene.sweeps import LidarInput
+from dualview.scene.sweeps import LidarInput, moved_cloud
 from dualview.supervision.ground_truth import GroundTruth
 from dualview.training.clips import FrameRequest
 from dualview.training.drive_store import DriveCache, DriveSummary, LabelledFrame, boxes_that_count
@@ -238,8 +238,8 @@ def make_sample(
 
 def augmented_cloud(points: Tensor, augmentation: BevAugmentation, working_from_ego: Tensor) -> Tensor:
     """A cloud [P, 5] of the ego frame in the augmented working frame."""
-    working = transform_points(working_from_ego.float(), points[:, :3])
-    return torch.cat([augmentation.points(working), points[:, 3:]], 1)
+    working = moved_cloud(points, working_from_ego)
+    return torch.cat([augmentation.points(working[:, :3]), working[:, 3:]], 1)
 
 
 def ground_truth(boxes: Boxes3D, max_range: float) -> tuple[GroundTruth, GroundTruth]:
