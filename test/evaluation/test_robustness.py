@@ -238,6 +238,7 @@ def test_a_cache_changes_no_score_and_spares_backbone_and_corruption(labelled, t
         assert main(["evaluate", *command, "--report", str(tmp_path / name)]) == 0
         metrics = json.loads((tmp_path / name / "metrics.json").read_text())
         scores.append((metrics["mAP"], metrics["NDS"], metrics["robustness"]))
+        assert metrics["latency_ms"].keys() == {"preprocess"} | ({"network"} if name == "without" else set())
         work.append((len(corrupted) - before[0], len(images) - before[1]))
     assert scores[0] == scores[1] == scores[2]
     loading = 2  # the backbone's folded batch norms are compared with the plain ones
