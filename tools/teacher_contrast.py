@@ -59,13 +59,14 @@ def main(given: list[str] | None = None) -> int:
             assert sample.inputs.points is not None
             (cloud,) = sample.inputs.points
             outputs = teacher.outputs([cloud], with_center=False)
-            size, cells = outputs.bev[0].abs().mean(0), object_cells(sample.truth.boxes, outputs.grid)
+            truth = sample.truth.joined(sample.beyond)  # the map's corners are past the range
+            size, cells = outputs.bev[0].abs().mean(0), object_cells(truth.boxes, outputs.grid)
             seen = seen_cells(cloud, outputs.grid)
             found["no object"].append(size[cells == 0])
             found["no object, seen"].append(size[(cells == 0) & seen])
             found["any object"].append(size[cells > 0])
             for label, name in enumerate(teacher.config.class_names):
-                mine = (sample.truth.labels == label).nonzero()[:, 0] + 1
+                mine = (truth.labels == label).nonzero()[:, 0] + 1
                 found[name].append(size[torch.isin(cells, mine.to(cells))])
     joined = {name: torch.cat(parts) for name, parts in found.items()}
     empty, seen_empty = joined["no object"].mean(), joined["no object, seen"].mean()

@@ -15,7 +15,6 @@ from dualview.networks.bev_branch import BevBranchConfig
 from dualview.networks.decoder_config import DecoderConfig
 from dualview.networks.lift_splat import DepthBins
 from dualview.scene.frame import SurroundFrame
-from dualview.scene.sweeps import moved_cloud
 
 START_NS = 1_700_000_000_000_000_000
 
@@ -103,10 +102,14 @@ def ego_pose(seconds: float) -> Tensor:
 def seen_from(frame: SurroundFrame, working_from_ego: torch.Tensor) -> SurroundFrame:
     """The same instant of a vehicle whose ego frame is the working frame."""
     ego_from_working = torch.linalg.inv(working_from_ego)
+    points = frame.points
+    if points is not None:
+        homogeneous = torch.cat([points[:, :3].double(), torch.ones(len(points), 1, dtype=torch.float64)], 1)
+        points = torch.cat([(homogeneous @ working_from_ego.T)[:, :3].float(), points[:, 3:]], 1)
     return replace(
         frame,
         ego_from_camera=(working_from_ego @ frame.ego_from_camera.double()).float(),
         world_from_ego=frame.world_from_ego @ ego_from_working,
         world_from_ego_anchor=frame.world_from_ego_anchor @ ego_from_working,
-        points=None if frame.points is None else moved_cloud(frame.points, working_from_ego),
+        points=points,
     )

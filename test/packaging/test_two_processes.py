@@ -16,7 +16,7 @@ rclpy = pytest.importorskip(
     "rclpy", reason="no rclpy: source a ROS 2 installation, or run `make venv` for the wheels"
 )
 
-DOMAIN = 61
+DOMAIN = 41
 PUBLISHER = Path(__file__).with_name("sample_messages.py")
 
 

@@ -15,8 +15,10 @@ from dualview.ros import environment
 
 @pytest.fixture(scope="session", autouse=True)
 def ros_domain() -> Iterator[None]:
-    """A domain that depends on the process, so that test runs beside each other don't meet."""
-    added = {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    """A domain that depends on the process, so that test runs beside each other don't meet; nor do they meet a demo's, or those that
+    other tests name.
+    """
+    added = {"ROS_DOMAIN_ID": str(1 + os.getpid() % 40), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     before = {name: os.environ.get(name) for name in added}
     os.environ.update(added)
     environment.prepare_this_process()

@@ -83,7 +83,7 @@ def test_fast_dds_uses_the_profile() -> None:
     )
     base = {name: value for name, value in os.environ.items() if name not in environment.PROFILE_VARIABLES}
     child = environment.child_environment(
-        {**base, "ROS_DOMAIN_ID": "62", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        {**base, "ROS_DOMAIN_ID": "42", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     )
     if "fastrtps" not in child.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp"):
         pytest.skip("another RMW implementation is chosen; the profile is Fast DDS's")

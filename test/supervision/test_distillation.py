@@ -15,6 +15,7 @@ from dualview.supervision.distillation import (
     StudentOutputs,
     TeacherOutputs,
     distillation_losses,
+    object_depth_losses,
 )
 from dualview.supervision.ground_truth import GroundTruth
 from dualview.supervision.ray_config import RayConfig
@@ -57,7 +58,7 @@ class Scene:
         self.bev = torch.randn(3, 4, student_grid.rows, student_grid.columns, requires_grad=True)
         self.logits = torch.randn(3, 1, BINS.count, 2, 3, requires_grad=True)
         center = CenterHead(tasks, 4)(self.bev) if student_grid == teacher_grid else []
-        self.student = StudentOutputs(self.bev, student_grid, self.logits, BINS, center)
+        self.student = StudentOutputs(self.bev, student_grid, center)
         self.teacher_bev = torch.randn(3, 6, teacher_grid.rows, teacher_grid.columns, requires_grad=True)
         taught = CenterHead(tasks, 6)(self.teacher_bev)
         self.teacher = TeacherOutputs(self.teacher_bev, teacher_grid, taught)
@@ -67,16 +68,11 @@ class Scene:
         )
         self.adapters = ALL.adapters(4, 6)
 
-    def losses(self, truths, settings=ALL, seed=0, **changes):
-        given = {"adapters": self.adapters, "object_depth": self.objects} | changes
-        return distillation_losses(
-            self.student,
-            self.teacher,
-            truths,
-            settings,
-            generator=torch.Generator().manual_seed(seed),
-            **given,
-        )
+    def losses(self, truths, settings=ALL, seed=0, objects=None, **changes):
+        generator = torch.Generator().manual_seed(seed)
+        given = {"adapters": self.adapters, "generator": generator} | changes
+        depths = object_depth_losses(self.logits, BINS, objects or self.objects, settings)
+        return depths | distillation_losses(self.student, self.teacher, truths, settings, **given)
 
 
 def test_everything_at_once_in_a_mixed_batch():
@@ -92,7 +88,7 @@ def test_everything_at_once_in_a_mixed_batch():
 def test_scenes_without_boxes():
     scene = Scene()
     none = ObjectDepth(scene.objects.depth, torch.zeros_like(scene.objects.object_index))
-    losses = scene.losses(NOTHING, object_depth=none)
+    losses = scene.losses(NOTHING, objects=none)
     for name in ("tig/inner_depth", "tig/inter_channel", "tig/inter_keypoint", "ray/contrastive"):
         assert losses[name].item() == 0.0
     sum(losses.values()).backward()  # every parameter has a gradient, so that processes agree
@@ -154,17 +150,14 @@ def test_what_is_missing_is_named():
     scene = Scene()
     with pytest.raises(ValueError, match="run the teacher"):
         distillation_losses(scene.student, None, MIXED, DistillationSettings(rays=ALL.rays))
-    with pytest.raises(ValueError, match="LiDAR"):
-        scene.losses(MIXED, object_depth=None)
     with pytest.raises(ValueError, match=r"DistillationSettings\.adapters"):
         scene.losses(MIXED, DistillationSettings(rays=ALL.rays), adapters=None)
     with pytest.raises(ValueError, match="one for each"):
         scene.losses(MIXED[:2])
     depth_only = DistillationSettings(inner_depth=InnerDepthConfig())
     assert not depth_only.needs_teacher and depth_only.needs_object_depth
-    assert set(distillation_losses(scene.student, None, MIXED, depth_only, None, scene.objects)) == {
-        "tig/inner_depth"
-    }
+    assert set(object_depth_losses(scene.logits, BINS, scene.objects, depth_only)) == {"tig/inner_depth"}
+    assert distillation_losses(scene.student, None, MIXED, depth_only) == {}
 
 
 def test_settings_travel_as_json():

@@ -156,6 +156,8 @@ def test_objects_that_one_keyframe_alone_knows_are_left_out() -> None:
     sweep = sweep_of([[20.0, 1.0, 1.5], [20.0, -9.0, 1.5]], 0.1)
     lifted = lift_frame([frame_at(0.1)], [sweep], keyframes, ramp, 3, SETTINGS)
     assert lifted.static.xyz.tolist() == [[20.0, -9.0, 1.5]] and lifted.instances == {}
+    beside = instances_at(keyframes, START + 40_000_000)  # the first is carried along
+    assert beside is not None and len(beside.known) == 1 and len(beside.doubtful) == 1
 
 
 def test_a_sweep_at_an_unlabelled_time_is_left_out() -> None:

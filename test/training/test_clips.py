@@ -67,6 +67,18 @@ def test_the_ends_of_a_drive_are_seen_too(max_frames: int, least: float) -> None
     assert seen.min() >= least * seen.max()
 
 
+@pytest.mark.parametrize(("min_rate", "max_rate"), [(2.0, 10.0), (2.0, 2.0), (10.0, 10.0)])
+def test_the_ends_of_a_fast_drive_are_seen_too(min_rate: float, max_rate: float) -> None:
+    """Each frame labelled at 10 Hz; slower clips go by several frames at a time, and no phase of these is left out."""
+    settings = ClipSettings(max_frames=10, min_rate=min_rate, max_rate=max_rate, skip_probability=0.0)
+    seen, lengths = np.zeros(100), []
+    for seed in range(2000):
+        clip = walk(drive(100), np.random.default_rng(seed), settings)
+        seen[clip] += 1
+        lengths.append(len(clip))
+    assert seen.min() >= 0.4 * seen.max() and np.mean(lengths) > 9.5
+
+
 def test_each_round_walks_every_drive_once() -> None:
     drives = [drive(name=str(i)) for i in range(7)]
     slots = 3

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", type=Path, metavar="DIR",
         help="keep corrupted images and what the image backbone says of all images in DIR, for further evaluations of checkpoints with "
-        "the same backbone on the same recordings (a few MB a frame)",
+        "the same backbone on the same recordings (a few MB a frame); the network's times aren't told then",
     )  # fmt: skip
     parser.add_argument(
         "--protocol", default="nuscenes", help="nuscenes, waymo, argoverse2, or a YAML file with other classes and ranges"

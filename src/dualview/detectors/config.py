@@ -32,6 +32,7 @@ ARGOVERSE2_CAMERAS = (
     "ring_rear_left",
 )  # fmt: skip
 
+
 @dataclass(frozen=True)
 class DetectorConfig(CameraSettings):
     """A detector, from pixels to tracks.

@@ -22,8 +22,9 @@ def quarter_turns(working_from_ego: Tensor) -> int | None:
         round(math.atan2(float(working_from_ego[1, 0]), float(working_from_ego[0, 0])) / (math.pi / 2)) % 4
     )
     cos, sin = ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[turns]
-    wanted = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    near = torch.allclose(working_from_ego[:3, :3].double().cpu(), wanted, atol=_TOLERANCE)
+    found = working_from_ego[:3, :3].double().cpu()
+    wanted = found.new_tensor([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    near = torch.allclose(found, wanted, atol=_TOLERANCE)
     return turns if near else None
 
 

@@ -29,8 +29,8 @@ class SettingsBase:
 
     @property
     def working_from_ego_matrix(self) -> Tensor:
-        """working_from_ego as float64 [4, 4]."""
-        return torch.tensor(self.working_from_ego, dtype=torch.float64)
+        """working_from_ego as float64 [4, 4], on the CPU whatever the default device."""
+        return torch.tensor(self.working_from_ego, dtype=torch.float64, device="cpu")
 
     @property
     def lidar(self) -> LidarInput | None:

@@ -29,7 +29,8 @@ from dualview.errors import ConfigError
 from dualview.evaluation.detection import score_detections
 from dualview.evaluation.protocol import Protocol
 from dualview.evaluation.run import Labels, detect, label
-from dualview.scene import corruptions as corruption_code
+from dualview.scene import preprocess
+from dualview.scene.corruptions import catalogue
 from dualview.scene.corruptions.catalogue import CORRUPTIONS, SEVERITIES, TITLES
 from dualview.scene.corruptions.corruption import Corruption
 from dualview.scene.corruptions.encoded import CorruptImage, corrupt_closed, corrupt_encoded
@@ -171,9 +172,9 @@ def evaluate_corrupted(
 
 
 def _maker_of_images() -> str:
-    """What corrupted images depend on beside themselves: our code and the libraries that compute and encode them."""
+    """What corrupted images depend on beside themselves: our code and the libraries that decode, compute and encode them."""
     code = hashlib.sha256()
-    for file in sorted(Path(corruption_code.__file__).parent.glob("*.py")):
+    for file in (*sorted(Path(catalogue.__file__).parent.glob("*.py")), Path(preprocess.__file__)):
         code.update(file.read_bytes())
     libraries = " ".join(f"{module.__name__} {module.__version__}" for module in (np, cv2, simplejpeg))
     return f"corrupted images of {code.hexdigest()} {libraries}"

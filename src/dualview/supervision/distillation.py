@@ -7,7 +7,7 @@ inputs that it needs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -63,11 +63,6 @@ class DistillationSettings:
         return any(part is not None for part in (self.inner_feature, self.rays, self.response))
 
     @property
-    def without_depth(self) -> DistillationSettings:
-        """What compares two maps, the depth losses left out."""
-        return replace(self, absolute_depth=0.0, inner_depth=None)
-
-    @property
     def needs_object_depth(self) -> bool:
         """Whether depth losses need to know the object of each LiDAR return."""
         return self.inner_depth is not None or self.absolute_depth > 0
@@ -81,14 +76,10 @@ class DistillationSettings:
 
 @dataclass(frozen=True)
 class StudentOutputs:
-    """bev [B, C, Y, X] on `grid`. depth_logits [B, N, D, h, w] of the lift, with its bins. center: the centre
-    head's tasks, empty without one (then there is no response to distil).
-    """
+    """bev [B, C, Y, X] on `grid`. center: the centre head's tasks, empty without one (then there is no response to distil)."""
 
     bev: Tensor
     grid: BevGrid
-    depth_logits: Tensor | None = None
-    depth_bins: DepthBins | None = None
     center: Sequence[TaskPrediction] = ()
 
 
@@ -109,15 +100,13 @@ def distillation_losses(
     truths: Sequence[GroundTruth],
     settings: DistillationSettings,
     adapters: DistillationAdapters | None = None,
-    object_depth: ObjectDepth | None = None,
     cameras: CameraView | None = None,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    """Loss terms "tig/absolute_depth|inner_depth|inter_channel|inter_keypoint", "ray/contrastive|weighted" and
-    "response", weighted, to be summed. Only parts that are on have a term.
+    """Loss terms of two maps and two heads: "tig/inter_channel|inter_keypoint", "ray/contrastive|weighted" and "response",
+    weighted, to be summed. Only parts that are on have a term; depths are `object_depth_losses`.
 
-    truths: a batch's boxes, in the frame of the maps. object_depth: at the lift's stride (`supervision/
-    tig_targets.py`), for the depth losses. cameras: for rays that start at them. generator: of the drawn
+    truths: a batch's boxes, in the frame of the maps. cameras: for rays that start at them. generator: of the drawn
     positions on rays; the global one by default. Raises ValueError, saying what is missing, if a part lacks its
     inputs. A student without centre head has no "response": its other head can't be compared.
     """
@@ -125,7 +114,7 @@ def distillation_losses(
         raise ValueError(
             f"{len(truths)} samples of ground truth for a batch of {len(student.bev)}: give one for each"
         )
-    losses = object_depth_losses(student, object_depth, settings)
+    losses: dict[str, Tensor] = {}
     if not settings.needs_teacher:
         return losses
     if teacher is None:
@@ -146,22 +135,18 @@ def distillation_losses(
 
 
 def object_depth_losses(
-    student: StudentOutputs, target: ObjectDepth | None, settings: DistillationSettings
+    depth_logits: Tensor, bins: DepthBins, target: ObjectDepth, settings: DistillationSettings
 ) -> dict[str, Tensor]:
-    """Terms "tig/absolute_depth|inner_depth" alone, which need no teacher; without returns or objects they are zero."""
-    if not settings.needs_object_depth:
-        return {}
-    if student.depth_logits is None or student.depth_bins is None or target is None:
-        raise ValueError(
-            "TiG-BEV's depth losses need the student's depth logits with their bins, and the depth and object of the LiDAR "
-            "returns: use a student with a lift and a recording with LiDAR, or switch them off"
-        )
+    """Loss terms "tig/absolute_depth|inner_depth" of a lift's logits [B, N, D, h, w], weighted; they need no teacher.
+
+    target: the depth and object of the LiDAR returns, at the lift's stride (`supervision/tig_targets.py`). Without returns or
+    objects a term is zero.
+    """
     losses: dict[str, Tensor] = {}
-    logits, bins = student.depth_logits, student.depth_bins
     if settings.absolute_depth > 0:
-        losses["tig/absolute_depth"] = absolute_depth_loss(logits, target, bins, settings.absolute_depth)
+        losses["tig/absolute_depth"] = absolute_depth_loss(depth_logits, target, bins, settings.absolute_depth)
     if settings.inner_depth is not None:
-        losses["tig/inner_depth"] = inner_depth_loss(logits, target, bins, settings.inner_depth)
+        losses["tig/inner_depth"] = inner_depth_loss(depth_logits, target, bins, settings.inner_depth)
     return losses
 
 

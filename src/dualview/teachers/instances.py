@@ -53,7 +53,7 @@ class InstancePose:
 @dataclass(frozen=True)
 class Instances:
     """The movable objects at one instant. known: by instance id. doubtful: objects that only one of the
-    keyframes around knows, so that nobody can say where they are; their surroundings are left out.
+    keyframes around knows, farther than 55 ms from it, so that nobody can say where they are; their surroundings are left out.
     """
 
     known: dict[str, InstancePose]

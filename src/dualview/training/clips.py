@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
+from math import ceil
 
 import numpy as np
 
@@ -80,18 +81,20 @@ def walk(drive: DriveSummary, random: np.random.Generator, settings: ClipSetting
 
 def _begin(stamps: np.ndarray, random: np.random.Generator, settings: ClipSettings, interval: float) -> int:
     """The frame a clip begins with. All frames of a drive are seen about equally often, its first and last ones too: a clip
-    that would begin before the drive, or last beyond it, is moved inside, to any frame of the interval at that end.
+    that would begin before the drive, or last beyond it, is moved inside, to any frame of the first step at that end.
     """
-    if len(stamps) > 1:
-        interval = max(interval, float(np.median(np.diff(stamps))))
-    # The mean step is (1 + skip probability) intervals.
-    needed = (settings.max_frames - 1) * interval * (1 + settings.skip_probability)
-    latest = int(np.searchsorted(stamps, stamps[-1] - needed - _JITTER * interval))  # a clip from here on is full
+    spacing = max(float(np.median(np.diff(stamps))), 1e-6) if len(stamps) > 1 else interval
+    # Frames of a step, and of one that leaves a frame out, as `walk` goes.
+    step = max(ceil((1 - _JITTER) * interval / spacing), 1)
+    longer = max(ceil((2 - _JITTER) * interval / spacing), 2)
+    mean_step = step + settings.skip_probability * (longer - step)
+    needed = (settings.max_frames - 1) * mean_step * spacing
+    latest = int(np.searchsorted(stamps, stamps[-1] - needed - _JITTER * spacing))  # a clip from here on is full
     begin = int(random.integers(latest + 1 - len(stamps), len(stamps)))
-    within_interval = int(random.integers(max(np.searchsorted(stamps, stamps[0] + (1 - _JITTER) * interval), 1)))
+    within_step = int(random.integers(step))
     if begin < 0:
-        return min(within_interval, len(stamps) - 1)
-    return begin if begin <= latest else min(latest + within_interval, len(stamps) - 1)
+        return min(within_step, len(stamps) - 1)
+    return begin if begin <= latest else min(latest + within_step, len(stamps) - 1)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from dualview.detectors.bevformer_config import BevFormerDetectorConfig
 from dualview.detectors.detector import Settings
 from dualview.detectors.prediction import Prediction
+from dualview.geometry.bev_grid import BevGrid
 from dualview.networks.reference_quirks import ReferenceQuirks
 from dualview.supervision.center_targets import CenterLossConfig, center_losses, center_targets
 from dualview.supervision.denoising import DenoisingTargets
@@ -38,12 +39,13 @@ _WITHOUT_FRONT = ("barrier", "BOLLARD", "CONSTRUCTION_CONE", "CONSTRUCTION_BARRE
 
 @dataclass(frozen=True)
 class LossPlan:
-    """The losses that a detector gets, worked out once."""
+    """The losses that a detector gets, worked out once. reach: the grid beside which no instance can be (None: anywhere)."""
 
     detector: Settings
     settings: LossSettings
     detection: DetectionLossConfig
     center: CenterLossConfig
+    reach: BevGrid | None = None
 
     @staticmethod
     def of(detector: Settings, settings: LossSettings) -> LossPlan:
@@ -62,8 +64,9 @@ class LossPlan:
             class_threshold=settings.box_threshold,
             reversible_classes=barriers if settings.reversible_barriers else (),
         )
-        if isinstance(detector, BevFormerDetectorConfig):
-            detection = query_loss(detection)
+        reach = None
+        if isinstance(detector, BevFormerDetectorConfig):  # whose queries can't leave the map
+            detection, reach = query_loss(detection), detector.bev_grid
         return LossPlan(
             detector,
             settings,
@@ -73,6 +76,7 @@ class LossPlan:
                 box_weight=settings.center_box,
                 dimension_weights=(*(1.0,) * 8, settings.center_velocity, settings.center_velocity),
             ),
+            reach,
         )
 
     def losses(
@@ -119,8 +123,8 @@ class LossPlan:
         losses: dict[str, Tensor] = {}
         single = self._single_frame_layers
         layers = () if prediction.decoder is None else prediction.decoder.layers
-        if isinstance(self.detector, BevFormerDetectorConfig):  # whose queries can't leave the map
-            truths = [truth.within(self.detector.network.grid) for truth in truths]
+        if self.reach is not None:
+            truths = [truth.within(self.reach) for truth in truths]
         for index, layer in enumerate(layers):
             repeats = self.settings.one_to_many if index < single else 1
             assert layer.class_logits is not None  # every layer has them in training

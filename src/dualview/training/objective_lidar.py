@@ -74,7 +74,7 @@ class LidarObjective(Objective):
 
         Boxes past the detector's range count as well: they are on the map, and no background. The teacher teaches nothing
         about samples in which it sees no LiDAR point, nor about those without 3D labels, whose background isn't known;
-        depths are learnt from every sample that has returns.
+        depths are learnt from every sample that has any.
         """
         truths = [truth.joined(beyond) for truth, beyond in zip(batch.truths, batch.beyond, strict=True)]
         losses = self._depths(prediction, batch, truths)
@@ -96,7 +96,8 @@ class LidarObjective(Objective):
     def _tell_without(self, batch: TrainingBatch, seen: list[bool]) -> None:
         if not any(seen) and not self._told:
             self._told = True
-            self._tell(f"no LiDAR in any of {'; '.join(batch.sources)}: the teacher can't teach there")
+            where = "" if self._teacher is None else " where the teacher looks"
+            self._tell(f"no LiDAR{where} in any of {'; '.join(batch.sources)}: nothing is taught there")
 
     def _depths(
         self, prediction: Prediction, batch: TrainingBatch, truths: list[GroundTruth]
@@ -104,13 +105,15 @@ class LidarObjective(Objective):
         bev, lift = prediction.bev, self._student.lift
         if not self.settings.needs_object_depth or lift is None:
             return {}
-        assert bev is not None
+        assert bev is not None and bev.depth_logits is not None
+        # Means are over the samples of which any depth is known: what was left out on purpose doesn't thin the others.
+        known = [i for i, depth in enumerate(batch.depth) if bool(depth.any())] or list(range(len(batch.depth)))
+        index = torch.tensor(known, device=batch.depth.device)
         target = object_depth_of_map(
-            batch.depth, batch.inputs.image_from_working, truths, lift.image_stride, lift.depth_bins,
-            self.settings.depth_pixels,
+            batch.depth[index], batch.inputs.image_from_working[index], [truths[i] for i in known], lift.image_stride,
+            lift.depth_bins, self.settings.depth_pixels,
         )  # fmt: skip
-        student = StudentOutputs(bev.features, self._student.grid, bev.depth_logits, lift.depth_bins)
-        return object_depth_losses(student, target, self.settings)
+        return object_depth_losses(bev.depth_logits[index], lift.depth_bins, target, self.settings)
 
     def _compare(
         self,
@@ -132,8 +135,7 @@ class LidarObjective(Objective):
         # The layers between the maps are in float32, the student's map may not be.
         student = StudentOutputs(bev.features[index].float(), self._student.grid, center=center)
         cameras = CameraView(inputs.image_from_working[index], inputs.camera_mask[index], inputs.image_size)
-        settings = self.settings.without_depth
-        return distillation_losses(student, teacher, truths, settings, self.adapters, cameras=cameras)
+        return distillation_losses(student, teacher, truths, self.settings, self.adapters, cameras)
 
 
 def build_lidar_objective(
