@@ -48,7 +48,7 @@ class GradientShares(lightning().Callback):  # type: ignore[misc]
         for name, value in terms.items():
             if value.requires_grad:
                 at_map = 0.0 if features is None else _norm(value, [features])
-                self.rows[name].append((float(value), at_map, _norm(value, parameters)))
+                self.rows[name].append((float(value.detach()), at_map, _norm(value, parameters)))
 
 
 def _norm(value: Tensor, inputs: list[Tensor]) -> float:
