@@ -35,6 +35,8 @@ def test_same_seed_same_bytes(bag: Path, same_drive_again: Drive, tmp_path: Path
     summary = same_drive_again.write(tmp_path / "second.mcap")
     first, counts = digest(bag)
     assert digest(tmp_path / "second.mcap")[0] == first
+    again = same_drive_again.write(tmp_path / "third.mcap")  # what was written before isn't remembered
+    assert digest(tmp_path / "third.mcap")[0] == first and again.instances == summary.instances
     assert (summary.images, summary.sweeps, summary.keyframes) == (12, 4, 4)
     assert (
         counts["/cam_front/image/compressed"]

@@ -210,6 +210,7 @@ class Drive:
         """Record the drive. `progress` wraps the iterator over sets of images (tqdm-like). Raises BagError as BagWriter does."""
         options, rig = self.options, load_rig(self.layout.rig)
         summary = DriveSummary(path)
+        self._last_seen, self._counted = {}, set()  # from the beginning, whatever was looked at before
         instants, sweeps = self.instants(), self.sweep_times()
         every = options.camera_rate / options.annotation_rate if options.annotation_rate > 0 else np.inf
         next_sweep, next_label = 0, 0.0
