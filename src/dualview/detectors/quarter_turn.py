@@ -28,12 +28,14 @@ def quarter_turns(working_from_ego: Tensor) -> int | None:
     return turns if near else None
 
 
-def check_working_frame(working_from_ego: Tensor) -> None:
-    """Raises ValueError if a BEV map of that frame is no grid in the ego frame."""
-    if quarter_turns(working_from_ego) is None:
+def check_working_frame(working_from_ego: Tensor) -> int:
+    """`quarter_turns`. Raises ValueError if a BEV map of that frame is no grid in the ego frame."""
+    turns = quarter_turns(working_from_ego)
+    if turns is None:
         raise ValueError(
-            "working_from_ego must be quarter turns about z and a shift: the BEV map lies in that frame"
+            "working_from_ego must be quarter turns (multiples of 90 degrees) about z and a shift: the BEV map lies in that frame"
         )
+    return turns
 
 
 def bev_map_in_ego(features: Tensor, grid: BevGrid, valid: Tensor, working_from_ego: Tensor) -> BevMap:
@@ -45,21 +47,12 @@ def bev_map_in_ego(features: Tensor, grid: BevGrid, valid: Tensor, working_from_
 
 def map_in_ego(values: Tensor, working_from_ego: Tensor) -> Tensor:
     """Values [..., Y, X] of a working grid's cells, laid out as rows and columns of `grid_in_ego`."""
-    turns = quarter_turns(working_from_ego)
-    if turns is None:
-        raise ValueError(
-            "working_from_ego must turn by multiples of 90 degrees about z for a map to stay a grid"
-        )
-    return values.rot90(turns, (-2, -1))
+    return values.rot90(check_working_frame(working_from_ego), (-2, -1))
 
 
 def grid_in_ego(grid: BevGrid, working_from_ego: Tensor) -> BevGrid:
     """The same cells as `grid` (working frame), seen from the ego frame."""
-    turns = quarter_turns(working_from_ego)
-    if turns is None:
-        raise ValueError(
-            "working_from_ego must turn by multiples of 90 degrees about z for a map to stay a grid"
-        )
+    turns = check_working_frame(working_from_ego)
     corners = torch.tensor(
         [[grid.x_min, grid.y_min, grid.z_min], [grid.x_max, grid.y_max, grid.z_max]], dtype=torch.float64
     )

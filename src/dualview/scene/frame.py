@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -81,3 +81,16 @@ class Annotations:
     num_lidar_points: Tensor
     visibility: Tensor
     attributes: tuple[tuple[str, ...], ...] = ()
+
+    def __getitem__(self, index: Tensor) -> Annotations:
+        """Some of the objects: int64 [K], or bool [M]."""
+        chosen = index.nonzero()[:, 0] if index.dtype == torch.bool else index
+        places = chosen.tolist()
+        return replace(
+            self,
+            boxes=self.boxes[chosen],
+            instance_ids=tuple(self.instance_ids[i] for i in places),
+            num_lidar_points=self.num_lidar_points[chosen],
+            visibility=self.visibility[chosen],
+            attributes=tuple(self.attributes[i] for i in places) if self.attributes else (),
+        )

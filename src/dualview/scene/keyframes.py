@@ -63,14 +63,14 @@ def _carried_over(annotations: Annotations, stamp_ns: int) -> Annotations:
 def _with_others(annotations: Annotations, more: Annotations) -> Annotations:
     """Annotations, and after them the objects of `more` that aren't in them; both of one recording."""
     known = set(annotations.instance_ids)
-    index = torch.tensor([i for i, name in enumerate(more.instance_ids) if name not in known], dtype=torch.int64)
-    return Annotations(
-        annotations.stamp_ns,
-        concatenate_boxes([annotations.boxes, more.boxes[index]]),
-        annotations.class_names,
-        (*annotations.instance_ids, *(more.instance_ids[int(i)] for i in index)),
-        torch.cat([annotations.num_lidar_points, more.num_lidar_points[index]]),
-        torch.cat([annotations.visibility, more.visibility[index]]),
+    others = more[torch.tensor([i for i, name in enumerate(more.instance_ids) if name not in known], dtype=torch.int64)]
+    return replace(
+        annotations,
+        boxes=concatenate_boxes([annotations.boxes, others.boxes]),
+        instance_ids=annotations.instance_ids + others.instance_ids,
+        num_lidar_points=torch.cat([annotations.num_lidar_points, others.num_lidar_points]),
+        visibility=torch.cat([annotations.visibility, others.visibility]),
+        attributes=annotations.attributes + others.attributes,
     )
 
 
@@ -83,7 +83,7 @@ def interpolate_annotations(before: Annotations, after: Annotations, stamp_ns: i
     first = torch.tensor([i for i, _ in shared], dtype=torch.int64)
     second = torch.tensor([j for _, j in shared], dtype=torch.int64)
     share = (stamp_ns - before.stamp_ns) / (after.stamp_ns - before.stamp_ns)
-    nearer, index = (before, first) if share < 0.5 else (after, second)
+    nearer = before[first] if share < 0.5 else after[second]
     a, b = before.boxes[first], after.boxes[second]
 
     def between(x: Tensor, y: Tensor) -> Tensor:
@@ -94,12 +94,9 @@ def interpolate_annotations(before: Annotations, after: Annotations, stamp_ns: i
         velocity.isnan(), torch.where(a.velocity.isnan(), b.velocity, a.velocity), velocity
     )
     boxes = replace(
-        nearer.boxes[index],
+        nearer.boxes,
         center=between(a.center, b.center),
         yaw=wrap_angle(a.yaw + share * yaw_difference(b.yaw, a.yaw)),
         velocity=velocity,
     )
-    return Annotations(
-        stamp_ns, boxes, nearer.class_names, tuple(nearer.instance_ids[int(i)] for i in index),
-        nearer.num_lidar_points[index], nearer.visibility[index],
-    )  # fmt: skip
+    return replace(nearer, stamp_ns=stamp_ns, boxes=boxes)

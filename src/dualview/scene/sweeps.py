@@ -67,14 +67,13 @@ def join_sweeps(sweeps: Iterable[EgoSweep], stamp_ns: int, world_from_ego: Tenso
     for sweep in sweeps:
         matrix = ego_from_world @ torch.from_numpy(sweep.world_from_ego)
         points = torch.from_numpy(np.array(sweep.points, np.float32))
-        moved = transform_points(matrix.float(), points[:, :3])
         age = torch.full_like(points[:, :1], (stamp_ns - sweep.stamp_ns) * 1e-9)
-        parts.append(torch.cat([moved, points[:, 3:4], age], 1))
+        parts.append(torch.cat([moved_cloud(points[:, :4], matrix), age], 1))
     return torch.cat(parts) if parts else torch.zeros(0, POINT_CHANNELS)
 
 
 def moved_cloud(points: Tensor, target_from_source: Tensor) -> Tensor:
-    """A cloud [P, 5] in another frame; intensity and age stay."""
+    """A cloud [P, 4 or 5] in another frame; intensity and age stay."""
     return torch.cat([transform_points(target_from_source.to(points), points[:, :3]), points[:, 3:]], 1)
 
 

@@ -38,11 +38,6 @@ class GroundTruth:
             ids = torch.cat([self.track_ids, other.track_ids])
         return GroundTruth(torch.cat([self.boxes, other.boxes]), torch.cat([self.labels, other.labels]), ids)
 
-    def to(self, device: torch.device | str) -> GroundTruth:
-        """The same boxes on another device."""
-        ids = None if self.track_ids is None else self.track_ids.to(device)
-        return GroundTruth(self.boxes.to(device), self.labels.to(device), ids)
-
     def within(self, grid: BevGrid) -> GroundTruth:
         """The boxes whose centres lie on a grid, whatever their height."""
         place = grid.normalized(self.boxes)

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob
 from pathlib import Path
 
@@ -198,19 +198,8 @@ def _annotations(bag: BagReader, rig: Rig, class_names: tuple[str, ...]) -> list
         )
         boxes = annotation.boxes
         label = place[boxes.label] if len(boxes) else boxes.label
-        kept = label >= 0
-        picked = type(boxes)(**{**boxes.__dict__, "label": label})[kept]
-        ids = tuple(name for name, keep in zip(annotation.instance_ids, kept.tolist(), strict=True) if keep)
-        result.append(
-            Annotations(
-                annotation.stamp_ns,
-                picked,
-                class_names,
-                ids,
-                annotation.num_lidar_points[kept],
-                annotation.visibility[kept],
-            )
-        )
+        relabelled = replace(annotation, boxes=replace(boxes, label=label), class_names=class_names)
+        result.append(relabelled[label >= 0])
     return result
 
 

@@ -93,8 +93,10 @@ def _begin(stamps: np.ndarray, random: np.random.Generator, settings: ClipSettin
     begin = int(random.integers(latest + 1 - len(stamps), len(stamps)))
     within_step = int(random.integers(step))
     if begin < 0:
-        return min(within_step, len(stamps) - 1)
-    return begin if begin <= latest else min(latest + within_step, len(stamps) - 1)
+        begin = within_step
+    elif begin > latest:
+        begin = latest + within_step
+    return min(begin, len(stamps) - 1)
 
 
 @dataclass(frozen=True)

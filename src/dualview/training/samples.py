@@ -47,9 +47,8 @@ class TrainingSample:
 
     def without_boxes(self, with_depth: bool) -> TrainingSample:
         """The same frame with nothing known of its boxes, nor, unless `with_depth`, of its LiDAR depth."""
-        nothing = GroundTruth(self.truth.boxes[:0], self.truth.labels[:0], torch.zeros(0, dtype=torch.int64))
         depth = self.depth if with_depth else torch.zeros_like(self.depth)
-        return replace(self, truth=nothing, beyond=nothing, depth=depth, boxed=False)
+        return replace(self, truth=self.truth[:0], beyond=self.beyond[:0], depth=depth, boxed=False)
 
     def describe(self) -> str:
         """Where it comes from, for messages."""
@@ -74,14 +73,18 @@ class TrainingBatch:
 
     def to(self, device: torch.device | str, **unused: Any) -> TrainingBatch:
         """The same batch on another device."""
+
+        def moved(value: Any) -> Any:
+            return map_tensors(value, lambda tensor: tensor.to(device))
+
         return replace(
             self,
             inputs=self.inputs.to(device),
-            truths=[truth.to(device) for truth in self.truths],
-            beyond=[truth.to(device) for truth in self.beyond],
+            truths=moved(self.truths),
+            beyond=moved(self.beyond),
             depth=self.depth.to(device),
             first=self.first.to(device),
-            extras={name: map_tensors(values, lambda t: t.to(device)) for name, values in self.extras.items()},
+            extras={name: moved(values) for name, values in self.extras.items()},
         )
 
 
