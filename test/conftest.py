@@ -6,14 +6,13 @@ from collections import defaultdict
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
+    reports = [report for reports in terminalreporter.stats.values() for report in reports]
+    # The last report of a test has all that parity/conftest.py added.
+    last = [report for report in reports if getattr(report, "when", None) == "teardown"]
     cases: dict[str, list[dict]] = defaultdict(list)
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            if getattr(report, "when", None) == "teardown":  # the last of a test's reports: it has all that parity/conftest.py added
-                for name, value in report.user_properties:
-                    if name == "parity":
-                        for error in value:
-                            cases[error["case"]].append(error)
+    for name, error in (entry for report in last for entry in report.user_properties):
+        if name == "parity":
+            cases[error["case"]].append(error)
     if not cases:
         return
     terminalreporter.section("parity: largest error a case")

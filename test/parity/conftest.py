@@ -13,4 +13,4 @@ from golden import RECORDED
 def compared_tensors(request: pytest.FixtureRequest) -> Iterator[None]:
     RECORDED.clear()
     yield
-    request.node.user_properties.append(("parity", [asdict(error) for error in RECORDED]))
+    request.node.user_properties += [("parity", asdict(error)) for error in RECORDED]
